@@ -1,0 +1,272 @@
+"""The door of every estimator: NumPy to tensors, validation, device, seeds, chunks, pickling."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, DensityMixin, _fit_context
+from sklearn.utils import check_random_state
+from sklearn.utils._set_output import _get_output_config
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from torch import Tensor, nn
+
+CHUNK_ROWS = 1024  # rows a pass: their hidden layers stay in the cache
+
+
+class BaseDensity(DensityMixin, BaseEstimator, ABC):
+    """Base of the density estimators.
+
+    A subclass stores its parameters in ``__init__`` and implements `_fit_model`, which returns
+    a model on tensors with ``log_prob`` and ``sample``; everything else is here.
+    """
+
+    _parameter_constraints: dict = {
+        "device": [str, torch.device],
+        "random_state": ["random_state"],
+    }
+
+    module_: nn.Module
+
+    @abstractmethod
+    def _fit_model(
+        self, x: Tensor, sample_weight: Tensor | None, generator: torch.Generator
+    ) -> nn.Module:
+        """Fit to the rows ``x`` (n, d), float64, and return the model."""
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BaseDensity:
+        """Fit the density to data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows: an array, a frame, a list or a torch tensor of finite numbers.
+        y : None
+            Ignored; present for compatibility with pipelines.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. An integer weight k is the same as k copies of the row.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If X or a parameter is invalid. The estimator then keeps its former state.
+        """
+        with _unchanged_on_error(self):
+            X = validate_data(
+                self, _as_array(X), dtype=[np.float64, np.float32], ensure_min_samples=2
+            )
+            if sample_weight is not None:
+                sample_weight = _check_sample_weight(
+                    sample_weight, X, dtype=np.float64, ensure_non_negative=True
+                )
+                X, sample_weight = X[sample_weight > 0], sample_weight[sample_weight > 0]
+                if len(X) < 2:
+                    raise ValueError(
+                        f"sample_weight is positive for {len(X)} row(s); at least 2 are needed."
+                    )
+            self.device_ = resolve_device(self.device)
+            x = torch.tensor(X, dtype=torch.float64)
+            weight = None if sample_weight is None else torch.tensor(sample_weight)
+            if self.device_ != "mps":  # which has no float64: rows stay on the CPU until training
+                x = x.to(self.device_)
+                weight = None if weight is None else weight.to(self.device_)
+            seed = _draw_seed(self.random_state)
+            generator = torch.Generator(x.device).manual_seed(seed)
+            self.module_ = self._fit_model(x, weight, generator)
+        return self
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log-density of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training data. Computed in float32 if X has it, else in
+            float64.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            Natural logarithm of the density (nats, in the units of X), in the dtype of X.
+        """
+        return self._by_chunks(X, lambda x: self.module_.log_prob(x))
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean log-density of the rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training data.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the mean.
+
+        Returns
+        -------
+        log_likelihood : float
+            Mean of `score_samples` (nats), larger is better.
+        """
+        return weighted_mean(self.score_samples(X), sample_weight)
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+        """Draw new rows.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw. None uses the estimator's ``random_state``: if that is an int,
+            every call returns the same rows.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            Rows in the units of the training data, float64. A frame with the names of the
+            training columns if ``set_output(transform="pandas")`` or ``"polars"`` is in force.
+        """
+        check_is_fitted(self)
+        check_n_samples(n_samples)
+        module, device = self._module_for(torch.float64)
+        generator = self._generator(random_state, device)
+        with torch.no_grad():
+            parts = [
+                module.sample(min(n_samples - start, 16 * CHUNK_ROWS), generator).cpu().numpy()
+                for start in range(0, n_samples, 16 * CHUNK_ROWS)
+            ]
+        return wrap_samples(self, np.concatenate(parts))
+
+    def _generator(self, random_state: Any, device: torch.device) -> torch.Generator:
+        source = self.random_state if random_state is None else random_state
+        return torch.Generator(device).manual_seed(_draw_seed(source))
+
+    def _by_chunks(self, X: Any, function: Callable[[Tensor], Tensor]) -> np.ndarray:
+        """Apply a row-wise function of tensors to validated rows, with bounded memory."""
+        check_is_fitted(self)
+        X = validate_data(self, _as_array(X), dtype=[np.float64, np.float32], reset=False)
+        dtype = torch.float32 if X.dtype == np.float32 else torch.float64
+        _, device = self._module_for(dtype)
+        with torch.no_grad():
+            parts = [
+                function(torch.tensor(X[start : start + CHUNK_ROWS], dtype=dtype, device=device))
+                for start in range(0, len(X), CHUNK_ROWS)
+            ]
+        return torch.cat(parts).cpu().numpy()
+
+    def _module_for(self, dtype: torch.dtype) -> tuple[nn.Module, torch.device]:
+        """Place the model where rows of a dtype can be evaluated."""
+        device = torch.device(self.device_)
+        if device.type != "cpu" and str(device) not in available_devices():
+            warnings.warn(
+                f"The estimator was fitted on device {self.device_!r}, which this machine does "
+                "not have; it is evaluated on the CPU.",
+                UserWarning,
+                stacklevel=4,
+            )
+            self.device_ = "cpu"
+            device = torch.device("cpu")
+        if device.type == "mps" and dtype == torch.float64:
+            device = torch.device("cpu")
+        return self.module_.to(device), device
+
+    def __getstate__(self) -> dict:
+        """State with the weights on the CPU, so that it loads on any machine."""
+        state = super().__getstate__()
+        if "module_" in state and state.get("device_", "cpu") != "cpu":
+            state["module_"] = copy.deepcopy(state["module_"]).to("cpu")
+        return state
+
+
+def available_devices() -> list[str]:
+    """Names of the devices PyTorch can use here."""
+    devices = ["cpu"]
+    if torch.cuda.is_available():
+        devices += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        devices += ["mps"]
+    return devices
+
+
+def resolve_device(device: str | torch.device) -> str:
+    """Name of a device that is there; ``"auto"`` is the GPU if there is one, else the CPU."""
+    devices = available_devices()
+    if str(device) == "auto":
+        return "cuda" if "cuda" in devices else "cpu"
+    if str(device) not in devices:
+        raise ValueError(
+            f"device={str(device)!r} is not available; the devices here are {devices}, or 'auto'."
+        )
+    return str(device)
+
+
+def check_n_samples(n_samples: Any) -> None:
+    """Raise ValueError unless a positive whole number of rows is asked for."""
+    if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
+        raise ValueError(f"n_samples must be an int of at least 1, got {n_samples!r}.")
+
+
+def weighted_mean(values: np.ndarray, sample_weight: Any) -> float:
+    """Mean as a Python float; refuses weights that do not fit."""
+    values = values.astype(np.float64)
+    if sample_weight is None:
+        return float(values.mean())
+    weight = _check_sample_weight(
+        sample_weight, values[:, None], dtype=np.float64, ensure_non_negative=True
+    )
+    return float(np.average(values, weights=weight))
+
+
+def wrap_samples(estimator: BaseEstimator, X: np.ndarray) -> Any:
+    """Give sampled rows the container that ``set_output`` asks for."""
+    container = _get_output_config("transform", estimator)["dense"]
+    if container == "default":
+        return X
+    names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(X.shape[1])])
+    if container == "pandas":
+        import pandas
+
+        return pandas.DataFrame(X, columns=names)
+    import polars
+
+    return polars.DataFrame(X, schema=list(names))
+
+
+def describe_columns(estimator: BaseEstimator, columns: Any) -> str:
+    """Columns of X as an error message names them."""
+    names = getattr(estimator, "feature_names_in_", None)
+    return ", ".join(str(j) if names is None else f"{j} ({names[j]!r})" for j in columns)
+
+
+def _draw_seed(random_state: Any) -> int:
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _as_array(X: Any) -> Any:
+    return X.detach().cpu().numpy() if isinstance(X, Tensor) else X
+
+
+@contextmanager
+def _unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
+    """Put the estimator back to its former state if fitting fails."""
+    before = estimator.__dict__.copy()
+    try:
+        yield
+    except BaseException:
+        estimator.__dict__.clear()
+        estimator.__dict__.update(before)
+        raise

@@ -1,0 +1,1 @@
+"""PyTorch cores: tensors in, tensors out; no NumPy and no scikit-learn."""

@@ -1,0 +1,59 @@
+"""Gaussian probability paths from noise (t = 0) to data (t = 1)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+
+class GaussianPath(ABC):
+    """A path ``x_t = alpha(t) * data + sigma(t) * noise`` with standard normal noise.
+
+    A path gives the two coefficients and their time derivatives; the rest follows.
+
+    References
+    ----------
+    Albergo, Boffi and Vanden-Eijnden, "Stochastic interpolants: a unifying framework for
+    flows and diffusions", 2023. Lipman et al., "Flow matching for generative modeling", 2023.
+    """
+
+    @abstractmethod
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients ``alpha`` of the data and ``sigma`` of the noise at times ``t``."""
+
+    @abstractmethod
+    def derivatives(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Time derivatives of the two coefficients at times ``t``."""
+
+    def interpolate(self, data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Position ``x_t``; ``t`` broadcasts against the rows."""
+        alpha, sigma = self.coefficients(t)
+        return alpha * data + sigma * noise
+
+    def velocity(self, data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Time derivative of `interpolate`, the regression target of flow matching."""
+        alpha_dot, sigma_dot = self.derivatives(t)
+        return alpha_dot * data + sigma_dot * noise
+
+    def gaussian_gain(self, t: Tensor) -> Tensor:
+        """Factor ``c(t)`` of the velocity ``c(t) * x`` that carries N(0, I) to N(0, I).
+
+        For independent standard normal data and noise, ``E[velocity | x_t] = c(t) * x_t`` with
+        ``c = (alpha alpha' + sigma sigma') / (alpha^2 + sigma^2)``.
+        """
+        alpha, sigma = self.coefficients(t)
+        alpha_dot, sigma_dot = self.derivatives(t)
+        return (alpha * alpha_dot + sigma * sigma_dot) / (alpha**2 + sigma**2)
+
+
+class LinearPath(GaussianPath):
+    """The straight path ``x_t = t * data + (1 - t) * noise``."""
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return t, 1 - t
+
+    def derivatives(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        one = torch.ones_like(t)
+        return one, -one

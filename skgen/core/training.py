@@ -1,0 +1,259 @@
+"""The training loop every model shares: averaging, early stopping, rollback, interruption."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+
+class TrainingWarning(UserWarning):
+    """Training met a numerical problem, or was interrupted, and recovered."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings of a training run.
+
+    Parameters
+    ----------
+    max_iter : int
+        Gradient steps of the whole one-cycle schedule.
+    batch_size : int
+        Rows a step.
+    learning_rate : float
+        Peak of the schedule.
+    weight_decay : float
+        Decoupled weight decay of AdamW.
+    tol : float
+        Least gain of the held-out score (nats) that counts as progress.
+    patience : int
+        Rounds without progress after which training stops.
+    round_length : int
+        Gradient steps between two evaluations.
+    """
+
+    max_iter: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    tol: float
+    patience: int
+    round_length: int
+
+    warm_up: ClassVar[float] = 0.05
+    max_norm: ClassVar[float] = 1.0
+    ema_decay: ClassVar[float] = 0.999
+    max_rollbacks: ClassVar[int] = 3
+
+
+@dataclass
+class History:
+    """What a run leaves behind: mean loss and held-out score (nats) of each round."""
+
+    losses: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    n_iter: int = 0
+    best_score: float = -math.inf
+    stopped: bool = False
+    interrupted: bool = False
+
+
+class FlatParameters:
+    """All parameters of a module as views of one vector, and so their gradients.
+
+    The optimiser, clipping and averaging then cost one operation each, not one a parameter.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        parameters = list(module.parameters())
+        self.values = torch.cat([p.detach().reshape(-1) for p in parameters])
+        self.gradient = torch.zeros_like(self.values)
+        start = 0
+        for p in parameters:
+            end = start + p.numel()
+            p.data = self.values[start:end].view_as(p)
+            p.grad = self.gradient[start:end].view_as(p)
+            start = end
+
+
+class Trainer:
+    """Trains a model by AdamW with a one-cycle rate and averaged weights.
+
+    It can be run in parts; `finish` leaves the best weights in the model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Has ``loss(x, generator)``.
+    rows : tensor of shape (n, d)
+        Training rows.
+    validate : callable or None
+        Returns the held-out score (higher is better) of the model as it stands; None trains
+        to the end of the schedule.
+    plan : Plan
+    generator : torch.Generator
+        On the device of the rows.
+    on_round : callable, optional
+        Called with the history after each round; a true result stops the training.
+    verbose : int
+        0 silent, 1 a progress bar, 2 also a line a round, all to standard error.
+    label : str
+        What the progress bar calls the run.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rows: Tensor,
+        validate: Callable[[], float] | None,
+        plan: Plan,
+        generator: torch.Generator,
+        on_round: Callable[[History], bool] | None = None,
+        verbose: int = 0,
+        label: str = "fit",
+    ) -> None:
+        self.model, self.rows, self.validate, self.plan = model, rows, validate, plan
+        self.generator, self.on_round = generator, on_round
+        self.verbose, self.label = verbose, label
+        self.history = History()
+        self.flat = FlatParameters(model)
+        self.average = self.flat.values.clone()
+        self.best, self.good = self.average.clone(), self.average.clone()
+        self._rate, self._rollbacks, self._waited = plan.learning_rate, 0, 0
+        self._batches = self._shuffled_batches()
+        self._start_optimiser()
+
+    def run(self, until: int | None = None) -> None:
+        """Train up to step ``until`` of the schedule, or to its end, or until stopped."""
+        until = self.plan.max_iter if until is None else min(until, self.plan.max_iter)
+        history = self.history
+        with tqdm(
+            total=until, initial=history.n_iter, desc=self.label, disable=not self.verbose
+        ) as bar:
+            try:
+                while history.n_iter < until and not history.stopped:
+                    n = min(self.plan.round_length, until - history.n_iter)
+                    loss = self._round(n, bar)
+                    if not math.isfinite(loss):
+                        self._roll_back()
+                        bar.reset(total=until)
+                        bar.update(history.n_iter)
+                        continue
+                    self._end_round(loss, bar)
+            except KeyboardInterrupt:
+                history.interrupted = history.stopped = True
+                warnings.warn(
+                    f"Training was interrupted after {history.n_iter} of {self.plan.max_iter} "
+                    "steps; the model holds the best weights so far.",
+                    TrainingWarning,
+                    stacklevel=2,
+                )
+
+    def finish(self) -> History:
+        """Leave the best weights in the model and return the history."""
+        self.flat.values.copy_(self.best)
+        for p in self.model.parameters():
+            p.grad = None
+        return self.history
+
+    def _start_optimiser(self) -> None:
+        holder = nn.Parameter(self.flat.values)
+        holder.grad = self.flat.gradient
+        self.optimiser = torch.optim.AdamW(
+            [holder], lr=self._rate, weight_decay=self.plan.weight_decay, fused=True
+        )
+
+    def _shuffled_batches(self) -> Iterator[Tensor]:
+        n, size = len(self.rows), min(self.plan.batch_size, len(self.rows))
+        while True:
+            order = torch.randperm(n, generator=self.generator, device=self.rows.device)
+            for batch in order[: n - n % size].split(size):
+                yield self.rows.index_select(0, batch)
+
+    def _learning_rate(self, step: int) -> float:
+        progress = step / self.plan.max_iter
+        if progress < self.plan.warm_up:
+            return self._rate * (0.04 + 0.96 * progress / self.plan.warm_up)
+        progress = (progress - self.plan.warm_up) / (1 - self.plan.warm_up)
+        return self._rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def _step(self) -> Tensor:
+        gradient, step = self.flat.gradient, self.history.n_iter
+        gradient.zero_()
+        loss = self.model.loss(next(self._batches), self.generator)
+        loss.backward()
+        norm = torch.linalg.vector_norm(gradient)
+        gradient.mul_((self.plan.max_norm / (norm + 1e-6)).clamp(max=1.0))
+        self.optimiser.param_groups[0]["lr"] = self._learning_rate(step)
+        self.optimiser.step()
+        decay = min(self.plan.ema_decay, (1 + step) / (10 + step))
+        self.average.lerp_(self.flat.values, 1 - decay)
+        self.history.n_iter += 1
+        return loss.detach()
+
+    def _round(self, n_steps: int, bar: tqdm) -> float:
+        total = self.flat.values.new_zeros(())
+        for _ in range(n_steps):
+            total += self._step()
+            bar.update()
+        return float(total) / n_steps
+
+    def _end_round(self, loss: float, bar: tqdm) -> None:
+        history = self.history
+        history.losses.append(loss)
+        self.good.copy_(self.average)
+        message = {"loss": f"{loss:.4f}"}
+        if self.validate is None:
+            self.best.copy_(self.average)
+        else:
+            score = self._validate()
+            message["held-out nats"] = f"{score:.4f}"
+            progress = score > history.best_score + self.plan.tol
+            self._waited = 0 if progress else self._waited + 1
+            if score > history.best_score:
+                history.best_score = score
+                self.best.copy_(self.average)
+            history.scores.append(score)
+            history.stopped = self._waited >= self.plan.patience
+        bar.set_postfix(message)
+        if self.verbose >= 2:
+            text = ", ".join(f"{name} {value}" for name, value in message.items())
+            bar.write(f"{self.label}: step {history.n_iter}, {text}", file=bar.fp)
+        if self.on_round is not None and self.on_round(history):
+            history.stopped = True
+
+    def _validate(self) -> float:
+        assert self.validate is not None
+        current = self.flat.values.clone()
+        self.flat.values.copy_(self.average)
+        score = self.validate()
+        self.flat.values.copy_(current)
+        return score
+
+    def _roll_back(self) -> None:
+        """Return to the end of the last good round with half the learning rate."""
+        self._rollbacks += 1
+        if self._rollbacks > self.plan.max_rollbacks:
+            raise FloatingPointError(
+                f"The training loss became infinite or NaN {self._rollbacks} times, the last time "
+                f"at a learning rate of {self._rate:g}. Reduce learning_rate_init, or look for "
+                "extreme values in X."
+            )
+        self.history.n_iter = self.plan.round_length * len(self.history.losses)
+        self.flat.values.copy_(self.good)
+        self.average.copy_(self.good)
+        self._rate /= 2
+        self._start_optimiser()
+        warnings.warn(
+            f"The training loss became infinite or NaN; going back to step {self.history.n_iter} "
+            f"with the learning rate halved to {self._rate:g}.",
+            TrainingWarning,
+            stacklevel=3,
+        )

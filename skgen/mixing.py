@@ -1,0 +1,69 @@
+"""Weights of a mixture whose components are already fitted."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import logsumexp
+
+
+def mixture_weights(
+    log_densities: np.ndarray,
+    sample_weight: np.ndarray | None = None,
+    floor: float = 1e-3,
+    max_iter: int = 1000,
+    tol: float = 1e-8,
+) -> np.ndarray:
+    r"""Maximum-likelihood weights of fixed densities on held-out rows, by EM.
+
+    Each iteration replaces the weights by the mean responsibilities,
+
+    .. math:: w_k \leftarrow \frac1n \sum_i \frac{w_k p_k(x_i)}{\sum_l w_l p_l(x_i)}
+
+    The held-out log-likelihood is concave in the weights, so they do not depend on the start.
+
+    Parameters
+    ----------
+    log_densities : ndarray of shape (n_samples, n_components)
+        Log-density of each row under each component (nats); -infinity is allowed.
+    sample_weight : ndarray of shape (n_samples,), default=None
+        Weights of the rows.
+    floor : float, default=1e-3
+        Least weight of a component: no component is ruled out by a small held-out set, and no row
+        can fall more than ``-log(floor)`` nats below any component.
+    max_iter : int, default=1000
+        Most iterations.
+    tol : float, default=1e-8
+        Largest change of a weight at which to stop.
+
+    Returns
+    -------
+    weights : ndarray of shape (n_components,)
+        Positive, summing to 1.
+
+    References
+    ----------
+    Smyth and Wolpert, "Linearly combining density estimators via stacking", 1999.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgen.mixing import mixture_weights
+    >>> mixture_weights(np.log([[1.0, 1e-9], [1e-9, 1.0], [1e-9, 1.0]])).round(3)
+    array([0.333, 0.667])
+    """
+    n_components = log_densities.shape[1]
+    possible = log_densities[np.isfinite(log_densities).any(axis=1)]
+    if sample_weight is not None:
+        sample_weight = sample_weight[np.isfinite(log_densities).any(axis=1)]
+    weights = np.full(n_components, 1 / n_components)
+    if len(possible):
+        for _ in range(max_iter):
+            joint = possible + np.log(np.maximum(weights, 1e-300))
+            responsibilities = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+            new = np.average(responsibilities, axis=0, weights=sample_weight)
+            change, weights = np.abs(new - weights).max(), new
+            if change < tol:
+                break
+    low = weights < floor
+    weights = np.where(low, floor, weights)
+    return np.where(low, floor, weights * (1 - floor * low.sum()) / weights[~low].sum())

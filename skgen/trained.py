@@ -1,0 +1,245 @@
+"""What the estimators trained by gradient steps share: hold-out, preconditioning, defence."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor, nn
+
+from .base import BaseDensity, describe_columns
+from .core.gaussian import Gaussian, column_moments, fit_gaussian, standard_normal_log_prob
+from .core.marginals import fit_preconditioner
+from .core.models import Mixture, Preconditioned
+from .core.training import History, Plan, Trainer
+from .mixing import mixture_weights
+
+try:
+    from sklearn.callback import CallbackSupportMixin
+except ImportError:  # scikit-learn < 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands in where scikit-learn has no callbacks."""
+
+
+MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
+PROBE = 0.15  # share of max_iter after which preconditioning="auto" keeps the better candidate
+
+
+class TrainedDensity(CallbackSupportMixin, BaseDensity):
+    """Base of the densities trained by gradient steps.
+
+    A subclass builds its model in `_build_model`. The fitted density is a defensive mixture: the
+    model behind its preconditioner, the Gaussian that the model started as, and a Gaussian fitted
+    to all rows.
+    """
+
+    _parameter_constraints: dict = {
+        **BaseDensity._parameter_constraints,
+        "preconditioning": [StrOptions({"auto", "standardize", "gaussianize"})],
+        "reg_covar": [Interval(Real, 0, None, closed="left")],
+        "defensive_weight": [Interval(Real, 0, 0.25, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+    }
+
+    @abstractmethod
+    def _build_model(self, n_features: int, generator: torch.Generator) -> nn.Module:
+        """Make an untrained model of whitened rows; weights from a generator on the CPU."""
+
+    def _fit_model(
+        self, x: Tensor, sample_weight: Tensor | None, generator: torch.Generator
+    ) -> nn.Module:
+        _, variance = column_moments(x)
+        constant = (variance <= 0).nonzero()[:, 0].tolist()
+        if constant:
+            raise ValueError(
+                f"Column(s) {describe_columns(self, constant)} of X are constant, so X has no "
+                "density. Drop them."
+            )
+        x = as_frequencies(x, sample_weight)
+        x_train, x_held = self._hold_out(x, generator)
+        gaussian = fit_gaussian(x, None, "full", max(self.reg_covar, 1e-9))
+        candidates = self._candidates(x_train, generator)
+        with _callbacks(self) as on_round:
+            trainers = {
+                kind: self._trainer(kind, density, gaussian, x_train, x_held, generator, on_round)
+                for kind, density in candidates.items()
+            }
+            if len(trainers) > 1:
+                for trainer in trainers.values():
+                    trainer.run(until=math.ceil(PROBE * self.max_iter))
+            kind = max(trainers, key=lambda kind: trainers[kind].history.best_score)
+            trainers[kind].run()
+        history = trainers[kind].finish()
+        self.preconditioning_ = kind
+        self.n_iter_, self.loss_curve_ = history.n_iter, history.losses
+        self.validation_scores_ = history.scores if self.early_stopping else None
+        self.best_validation_score_ = history.best_score if self.early_stopping else None
+        self._warn_unless_converged(history)
+        return self._defended(candidates[kind], gaussian, x_held)
+
+    def _hold_out(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Split the rows, in random order, into those trained on and those held out."""
+        if not self.early_stopping:
+            return x, None
+        n_held = min(max(1, round(len(x) * self.validation_fraction)), MAX_HELD_OUT)
+        if len(x) - n_held < 2:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} of {len(x)} rows leaves "
+                f"{len(x) - n_held} to train on; 2 are needed. Reduce it or set "
+                "early_stopping=False."
+            )
+        order = torch.randperm(len(x), generator=generator, device=x.device)
+        return x[order[n_held:]], x[order[:n_held]]
+
+    def _candidates(self, x: Tensor, generator: torch.Generator) -> dict[str, Preconditioned]:
+        """Untrained models behind their fitted preconditioners, or the fitted one to continue."""
+        d = x.shape[1]
+        if self.warm_start and hasattr(self, "module_"):
+            density = copy.deepcopy(self._density).to(x.device)
+            if density.n_features != d:
+                raise ValueError(
+                    f"warm_start=True continues the fit on {density.n_features} feature(s), but X "
+                    f"has {d}."
+                )
+            return {self.preconditioning_: density}
+        kinds = [self.preconditioning]
+        if self.preconditioning == "auto":
+            # Without held-out rows there is nothing to choose by.
+            kinds = ["standardize", "gaussianize"] if self.early_stopping else ["gaussianize"]
+        weights = torch.Generator().manual_seed(generator.initial_seed())
+        return {
+            kind: Preconditioned(
+                fit_preconditioner(x, kind, self.reg_covar),
+                self._build_model(d, weights).to(x.device),
+                d,
+            )
+            for kind in kinds
+        }
+
+    def _trainer(
+        self,
+        kind: str,
+        density: Preconditioned,
+        gaussian: Gaussian,
+        x_train: Tensor,
+        x_held: Tensor | None,
+        generator: torch.Generator,
+        on_round: Callable[[History], bool] | None,
+    ) -> Trainer:
+        """Set up the training of one candidate on preconditioned float32 rows."""
+        device, model = torch.device(self.device_), density.model.to(self.device_)
+        z_train = density.bijection(x_train)[0].to(device, torch.float32)
+        validate = None
+        if x_held is not None:
+            z, log_det = density.bijection(x_held)
+            defence = torch.stack([standard_normal_log_prob(z) + log_det, gaussian.log_prob(x_held)])
+            defence = (defence + math.log(max(self.defensive_weight, 1e-6))).to(device)
+            z, log_det = z.to(device, torch.float32), log_det.to(device)
+
+            def validate() -> float:
+                log_prob = (model.log_prob_fast(z) + log_det).nan_to_num(nan=-math.inf)
+                return float(torch.cat([log_prob[None], defence]).logsumexp(0).mean())
+
+        plan = Plan(
+            max_iter=self.max_iter,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate_init,
+            weight_decay=self.weight_decay,
+            tol=self.tol,
+            patience=self.n_iter_no_change,
+            round_length=max(1, self.max_iter // 40),
+        )
+        own = torch.Generator(device).manual_seed(generator.initial_seed())
+        return Trainer(model, z_train, validate, plan, own, on_round, int(self.verbose), kind)
+
+    def _warn_unless_converged(self, history: History) -> None:
+        """Warn if the limit came while the held-out score was still rising."""
+        if not self.early_stopping or history.stopped:
+            return
+        scores = np.maximum.accumulate(history.scores)
+        late = len(scores) // 10 + 1
+        if len(scores) <= late or scores[-1] - scores[-1 - late] > 0.1:
+            warnings.warn(
+                f"The held-out log-likelihood was still rising after max_iter={self.max_iter} "
+                "gradient steps. Increase max_iter.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _defended(
+        self, density: Preconditioned, gaussian: Gaussian, x_held: Tensor | None
+    ) -> Mixture:
+        """Mix the trained density with two Gaussians; weights by EM on the held-out rows."""
+        density = density.to(gaussian.mean.device)
+        origin = torch.zeros_like(gaussian.mean)
+        start = Preconditioned(density.bijection, Gaussian(origin, origin.add(1).diag()), len(origin))
+        floor = self.defensive_weight
+        if not floor:
+            return Mixture([density], [1.0])
+        mixture = Mixture([density, start, gaussian], [1 - 2 * floor, floor, floor])
+        if x_held is not None:
+            with torch.no_grad():
+                log_probs = mixture.component_log_probs(x_held).cpu().numpy()
+            mixture.weights.copy_(torch.from_numpy(mixture_weights(log_probs, floor=floor)))
+        return mixture
+
+    @property
+    def _density(self) -> Preconditioned:
+        """The trained density without its defence."""
+        return self.module_.components[0]
+
+
+def as_frequencies(x: Tensor, sample_weight: Tensor | None) -> Tensor:
+    """Rows in lexicographic order, each as often as its weight says.
+
+    With that, a weight k is exactly the same as k copies, and the order of the rows of X has no
+    influence. Fractional weights are scaled to four copies a row on average and rounded
+    systematically: the copies of any run of rows are off by less than one.
+    """
+    order = np.lexsort(x.T.flip(0).cpu().numpy())
+    order = torch.from_numpy(order).to(x.device)
+    if sample_weight is None:
+        return x[order]
+    weight = sample_weight[order]
+    if not torch.equal(weight, weight.round()):
+        weight = weight * (4 * len(weight) / weight.sum())
+    ends = weight.cumsum(0)
+    marks = torch.arange(round(float(ends[-1])), device=x.device) + 0.5
+    return x[order[torch.searchsorted(ends, marks.to(ends)).clamp(max=len(x) - 1)]]
+
+
+@contextmanager
+def _callbacks(estimator: TrainedDensity) -> Iterator[Callable[[History], bool] | None]:
+    """Tell scikit-learn's callbacks, where there are any, of the fit and of each round."""
+    if not hasattr(estimator, "_init_callback_context"):
+        yield None
+        return
+    context = estimator._init_callback_context(max_subtasks=None)
+    context.call_on_fit_task_begin(estimator=estimator)
+
+    def on_round(history: History) -> bool:
+        round_context = context.subcontext(task_name="round")
+        round_context.call_on_fit_task_begin(estimator=estimator)
+        return bool(round_context.call_on_fit_task_end(estimator=estimator))
+
+    yield on_round
+    context.call_on_fit_task_end(estimator=estimator)
