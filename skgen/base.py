@@ -64,9 +64,9 @@ class BaseDensity(DensityMixin, BaseEstimator, ABC):
         ValueError
             If X or a parameter is invalid. The estimator then keeps its former state.
         """
-        with _unchanged_on_error(self):
+        with unchanged_on_error(self):
             X = validate_data(
-                self, _as_array(X), dtype=[np.float64, np.float32], ensure_min_samples=2
+                self, to_array(X), dtype=[np.float64, np.float32], ensure_min_samples=2
             )
             if sample_weight is not None:
                 sample_weight = _check_sample_weight(
@@ -158,7 +158,7 @@ class BaseDensity(DensityMixin, BaseEstimator, ABC):
     def _by_chunks(self, X: Any, function: Callable[[Tensor], Tensor]) -> np.ndarray:
         """Apply a row-wise function of tensors to validated rows, with bounded memory."""
         check_is_fitted(self)
-        X = validate_data(self, _as_array(X), dtype=[np.float64, np.float32], reset=False)
+        X = validate_data(self, to_array(X), dtype=[np.float64, np.float32], reset=False)
         dtype = torch.float32 if X.dtype == np.float32 else torch.float64
         _, device = self._module_for(dtype)
         with torch.no_grad():
@@ -231,6 +231,24 @@ def weighted_mean(values: np.ndarray, sample_weight: Any) -> float:
     return float(np.average(values, weights=weight))
 
 
+def as_frequencies(X: np.ndarray, sample_weight: Any) -> np.ndarray:
+    """Indices of the rows in lexicographic order, each as often as its weight says.
+
+    With that, a weight k is exactly the same as k copies, and the order of the rows of X has no
+    influence. Fractional weights are scaled to four copies a row on average and rounded
+    systematically: the number of copies of any run of rows is off by less than one.
+    """
+    order = np.lexsort(X.T[::-1])
+    if sample_weight is None:
+        return order
+    weight = np.asarray(sample_weight, dtype=np.float64)[order]
+    if (weight != weight.round()).any():
+        weight = weight * (4 * len(weight) / weight.sum())
+    ends = np.cumsum(weight)
+    copies = np.searchsorted(ends, np.arange(round(ends[-1])) + 0.5)
+    return order[np.minimum(copies, len(order) - 1)]
+
+
 def wrap_samples(estimator: BaseEstimator, X: np.ndarray) -> Any:
     """Give sampled rows the container that ``set_output`` asks for."""
     container = _get_output_config("transform", estimator)["dense"]
@@ -256,17 +274,20 @@ def _draw_seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def _as_array(X: Any) -> Any:
+def to_array(X: Any) -> Any:
+    """Take torch tensors, also from a GPU, as scikit-learn takes arrays."""
     return X.detach().cpu().numpy() if isinstance(X, Tensor) else X
 
 
 @contextmanager
-def _unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
+def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
     """Put the estimator back to its former state if fitting fails."""
     before = estimator.__dict__.copy()
     try:
         yield
     except BaseException:
+        # What scikit-learn's callbacks keep here while fitting, it removes itself afterwards.
+        kept = {k: v for k, v in estimator.__dict__.items() if "callback" in k}
         estimator.__dict__.clear()
-        estimator.__dict__.update(before)
+        estimator.__dict__.update(before | kept)
         raise

@@ -1,1 +1,397 @@
+"""Densities made of densities; only their public methods are used."""
 
+from __future__ import annotations
+
+import copy
+import inspect
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+from sklearn.base import BaseEstimator, DensityMixin, _fit_context, clone
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import check_cv, train_test_split
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import Bunch, check_random_state
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.metaestimators import _BaseComposition
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from .base import (
+    as_frequencies,
+    check_n_samples,
+    describe_columns,
+    to_array,
+    unchanged_on_error,
+    weighted_mean,
+    wrap_samples,
+)
+from .flow_matching import FlowMatchingDensity
+from .mixing import mixture_weights
+
+
+class StackedDensity(DensityMixin, _BaseComposition):
+    r"""Mixture of density estimators with weights found on rows they have not seen.
+
+    .. math:: \log p(x) = \log \sum_k w_k\, p_k(x)
+
+    The weights maximise the likelihood of held-out rows, so the mixture is about as good as its
+    best member, and better where the members fail on different rows. It is normalised, exact and
+    can be sampled like any density.
+
+    Parameters
+    ----------
+    estimators : list of (str, estimator), default=None
+        Members: anything with ``fit``, ``score_samples`` (the log-density in nats, in the units of
+        X) and, to sample, ``sample``, such as those of skgen, `GaussianMixture` and
+        `KernelDensity`. None takes Gaussian mixtures of 1, 4, 16 and 64 components (where there are
+        20 rows a component) and `FlowMatchingDensity` on whitened and on Gaussianised columns.
+    cv : int, cross-validation generator or iterable, default=None
+        None fits the members once, without the held-out rows that give the weights. Otherwise the
+        weights come from the members' densities on the test folds, and the members are fitted
+        again on all rows.
+    validation_fraction : float, default=0.1
+        Share of the rows held out if ``cv`` is None.
+    min_weight : float, default=0.001
+        Least weight of a member.
+    n_jobs : int, default=None
+        Number of members fitted in parallel; None means 1.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the split, of members without a ``random_state`` of their own and, where `sample` is
+        given none, of the draw.
+
+    Attributes
+    ----------
+    estimators_ : list of estimator
+        The fitted members.
+    named_estimators_ : Bunch
+        The same by name.
+    weights_ : ndarray of shape (n_members,)
+        Weights of the members in the mixture.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where X had some.
+
+    See Also
+    --------
+    FlowMatchingDensity : One flow.
+
+    References
+    ----------
+    Smyth and Wolpert, "Linearly combining density estimators via stacking", 1999.
+
+    Examples
+    --------
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from sklearn.neighbors import KernelDensity
+    >>> from skgen.compose import StackedDensity
+    >>> from skgen.datasets import TwoMoons
+    >>> X = TwoMoons().sample(1000, random_state=0)
+    >>> members = [("mixture", GaussianMixture(8)), ("kernel", KernelDensity(bandwidth=0.1))]
+    >>> density = StackedDensity(estimators=members, random_state=0).fit(X)
+    >>> round(density.weights_.sum(), 6)
+    1.0
+    >>> density.sample(5).shape
+    (5, 2)
+    """
+
+    _parameter_constraints: dict = {
+        "estimators": [list, None],
+        "cv": ["cv_object", None],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "min_weight": [Interval(Real, 0, 0.5, closed="left")],
+        "n_jobs": [None, Integral],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        *,
+        estimators=None,
+        cv=None,
+        validation_fraction=0.1,
+        min_weight=1e-3,
+        n_jobs=None,
+        random_state=None,
+    ):
+        self.estimators = estimators
+        self.cv = cv
+        self.validation_fraction = validation_fraction
+        self.min_weight = min_weight
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> StackedDensity:
+        """Fit the members and find their weights.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows of finite numbers.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. An integer weight k is the same as k copies of the row, kept on
+            the same side of every split.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If X, a parameter or a member is invalid. The estimator then keeps its former state.
+        """
+        with unchanged_on_error(self):
+            X = validate_data(
+                self, to_array(X), dtype=[np.float64, np.float32], ensure_min_samples=2
+            )
+            constant = np.flatnonzero((X == X[0]).all(axis=0))
+            if len(constant):
+                raise ValueError(
+                    f"Column(s) {describe_columns(self, constant)} of X are constant, so X has no "
+                    "density. Drop them."
+                )
+            if sample_weight is not None:
+                sample_weight = _check_sample_weight(
+                    sample_weight, X, dtype=np.float64, ensure_non_negative=True
+                )
+            rng = check_random_state(self.random_state)
+            names, members = self._members(len(X), rng)
+            splits = self._splits(X, rng)
+            fitted = self._fit_members(members, X, sample_weight, [rows for rows, _ in splits])
+            held = np.concatenate([rows for _, rows in splits])
+            log_densities = np.concatenate(
+                [_log_densities(fitted[i], X[rows]) for i, (_, rows) in enumerate(splits)]
+            )
+            self.weights_ = mixture_weights(
+                log_densities,
+                None if sample_weight is None else sample_weight[held],
+                self.min_weight,
+            )
+            if self.cv is not None:
+                fitted = self._fit_members(members, X, sample_weight, [np.arange(len(X))])
+            self.estimators_ = fitted[0]
+            self.named_estimators_ = Bunch(**dict(zip(names, self.estimators_, strict=True)))
+        return self
+
+    def _members(self, n_samples: int, rng: np.random.RandomState) -> tuple[list, list]:
+        pairs = default_members(n_samples) if self.estimators is None else self.estimators
+        if not pairs or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+            raise ValueError(
+                f"estimators must be a non-empty list of (name, estimator) pairs, got {pairs!r}."
+            )
+        names = [name for name, _ in pairs]
+        self._validate_names(names)
+        members = []
+        for name, estimator in pairs:
+            if isinstance(estimator, Pipeline):
+                raise ValueError(
+                    f"Member {name!r} is a Pipeline, whose score_samples is not a density in the "
+                    "units of X: it leaves out how its transformers change volumes."
+                )
+            for method in ("fit", "score_samples"):
+                if not hasattr(estimator, method):
+                    raise ValueError(
+                        f"Member {name!r} ({estimator!r}) is not a density estimator: it has no "
+                        f"{method}."
+                    )
+            member = clone(estimator)
+            seeds = {
+                key: int(rng.randint(2**31 - 1))
+                for key, value in sorted(member.get_params().items())
+                if value is None and key.split("__")[-1] == "random_state"
+            }
+            members.append(member.set_params(**seeds))
+        return names, members
+
+    def _splits(self, X: np.ndarray, rng: np.random.RandomState) -> list:
+        """Pairs of the rows to fit on and the rows to find the weights on."""
+        if self.cv is not None:
+            return list(check_cv(self.cv).split(X))
+        return [
+            train_test_split(
+                np.arange(len(X)), test_size=self.validation_fraction, random_state=rng
+            )
+        ]
+
+    def _fit_members(self, members: list, X: Any, sample_weight: Any, splits: list) -> list[list]:
+        """Fitted clones of the members for each set of rows."""
+        jobs = []
+        for rows in splits:
+            part = X[rows]
+            if sample_weight is not None:
+                part = part[as_frequencies(part, sample_weight[rows])]
+            jobs += [delayed(_fit)(clone(member), part) for member in members]
+        fitted = Parallel(n_jobs=self.n_jobs)(jobs)
+        n = len(members)
+        return [fitted[i : i + n] for i in range(0, len(fitted), n)]
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log-density of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training data.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            Natural logarithm of the density (nats, in the units of X), in the dtype of X.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, to_array(X), dtype=[np.float64, np.float32], reset=False)
+        log_densities = _log_densities(self.estimators_, X) + np.log(self.weights_)
+        return logsumexp(log_densities, axis=1).astype(X.dtype)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean log-density of the rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training data.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the mean.
+
+        Returns
+        -------
+        log_likelihood : float
+            Mean of `score_samples` (nats), larger is better.
+        """
+        return weighted_mean(self.score_samples(X), sample_weight)
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+        """Draw new rows: first the member of each, then the row.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw. None uses the estimator's ``random_state``: if that is an int,
+            every call returns the same rows.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            Rows in the units of the training data.
+        """
+        check_is_fitted(self)
+        check_n_samples(n_samples)
+        rng = check_random_state(self.random_state if random_state is None else random_state)
+        counts = rng.multinomial(n_samples, self.weights_)
+        parts = [
+            _draw(member, int(count), int(rng.randint(2**31 - 1)))
+            for member, count in zip(self.estimators_, counts, strict=True)
+            if count
+        ]
+        return wrap_samples(self, rng.permutation(np.concatenate(parts)))
+
+    def get_params(self, deep: bool = True) -> dict:
+        """Parameters of the mixture and, by ``name__parameter``, of its members.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include the members and their parameters.
+
+        Returns
+        -------
+        params : dict
+            Parameter names and values.
+        """
+        return self._get_params("estimators", deep=deep)
+
+    def set_params(self, **params: Any) -> StackedDensity:
+        """Set parameters of the mixture or, by ``name__parameter``, of its members.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameter names and values; a member's name replaces the member.
+
+        Returns
+        -------
+        self : object
+            This estimator.
+        """
+        return self._set_params("estimators", **params)
+
+
+class _Standardized(DensityMixin, BaseEstimator):
+    """A density estimator fitted to standardised columns, with densities in the units of X."""
+
+    def __init__(self, estimator):
+        self.estimator = estimator
+
+    def fit(self, X, y=None):
+        self.scaler_ = StandardScaler().fit(X)
+        self.estimator_ = clone(self.estimator).fit(self.scaler_.transform(X))
+        return self
+
+    def score_samples(self, X):
+        log_det = -np.log(self.scaler_.scale_).sum()
+        return self.estimator_.score_samples(self.scaler_.transform(X)) + log_det
+
+    def sample(self, n_samples=1, random_state=None):
+        seed = int(check_random_state(random_state).randint(2**31 - 1))
+        return self.scaler_.inverse_transform(_draw(self.estimator_, n_samples, seed))
+
+
+def default_members(n_samples: int) -> list[tuple[str, BaseEstimator]]:
+    """Members of ``StackedDensity()`` for so many rows.
+
+    Parameters
+    ----------
+    n_samples : int
+        Number of training rows.
+
+    Returns
+    -------
+    estimators : list of (str, estimator)
+        Gaussian mixtures of several sizes and two flows.
+
+    Examples
+    --------
+    >>> from skgen.compose import default_members
+    >>> [name for name, _ in default_members(100)]
+    ['mixture1', 'mixture4', 'standardized_flow', 'gaussianized_flow']
+    """
+    sizes = [k for k in (1, 4, 16, 64) if k == 1 or n_samples >= 20 * k]
+    return [
+        *((f"mixture{k}", _Standardized(GaussianMixture(k))) for k in sizes),
+        ("standardized_flow", FlowMatchingDensity(preconditioning="standardize")),
+        ("gaussianized_flow", FlowMatchingDensity(preconditioning="gaussianize")),
+    ]
+
+
+def _fit(member: Any, X: np.ndarray) -> Any:
+    return member.fit(X)
+
+
+def _log_densities(members: list, X: np.ndarray) -> np.ndarray:
+    """Log-density of rows under each member (n, K); not a number counts as -infinity."""
+    columns = np.column_stack([member.score_samples(X) for member in members])
+    return np.nan_to_num(columns.astype(np.float64), nan=-np.inf, posinf=-np.inf, neginf=-np.inf)
+
+
+def _draw(member: Any, n_samples: int, seed: int) -> np.ndarray:
+    """Sample a member, whichever of the conventions of `sample` it follows."""
+    if not hasattr(member, "sample"):
+        raise AttributeError(f"Member {member!r} has no method sample.")
+    if "random_state" in inspect.signature(member.sample).parameters:
+        rows = member.sample(n_samples, random_state=seed)
+    else:
+        rows = copy.copy(member).set_params(random_state=seed).sample(n_samples)
+    return np.asarray(rows[0] if isinstance(rows, tuple) else rows)

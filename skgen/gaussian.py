@@ -116,7 +116,9 @@ class GaussianMLE(BaseDensity):
     ) -> nn.Module:
         kind = self.covariance_type
         constant = (column_moments(x)[1] <= 0).nonzero()[:, 0].tolist()
-        if constant and (kind in ("full", "diag") or (kind == "spherical" and len(constant) == x.shape[1])):
+        if constant and (
+            kind in ("full", "diag") or (kind == "spherical" and len(constant) == x.shape[1])
+        ):
             raise ValueError(
                 f"Column(s) {describe_columns(self, constant)} of X are constant, so the density "
                 f"with covariance_type={kind!r} does not exist. Drop them, or use "

@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from .base import BaseDensity, describe_columns
+from .base import BaseDensity, as_frequencies, describe_columns
 from .core.gaussian import Gaussian, column_moments, fit_gaussian, standard_normal_log_prob
 from .core.marginals import fit_preconditioner
 from .core.models import Mixture, Preconditioned
@@ -74,7 +74,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
                 f"Column(s) {describe_columns(self, constant)} of X are constant, so X has no "
                 "density. Drop them."
             )
-        x = as_frequencies(x, sample_weight)
+        x = x[as_frequencies(x.cpu().numpy(), sample_weight)]
         x_train, x_held = self._hold_out(x, generator)
         gaussian = fit_gaussian(x, None, "full", max(self.reg_covar, 1e-9))
         candidates = self._candidates(x_train, generator)
@@ -151,7 +151,9 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         validate = None
         if x_held is not None:
             z, log_det = density.bijection(x_held)
-            defence = torch.stack([standard_normal_log_prob(z) + log_det, gaussian.log_prob(x_held)])
+            defence = torch.stack(
+                [standard_normal_log_prob(z) + log_det, gaussian.log_prob(x_held)]
+            )
             defence = (defence + math.log(max(self.defensive_weight, 1e-6))).to(device)
             z, log_det = z.to(device, torch.float32), log_det.to(device)
 
@@ -191,7 +193,9 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         """Mix the trained density with two Gaussians; weights by EM on the held-out rows."""
         density = density.to(gaussian.mean.device)
         origin = torch.zeros_like(gaussian.mean)
-        start = Preconditioned(density.bijection, Gaussian(origin, origin.add(1).diag()), len(origin))
+        start = Preconditioned(
+            density.bijection, Gaussian(origin, origin.add(1).diag()), len(origin)
+        )
         floor = self.defensive_weight
         if not floor:
             return Mixture([density], [1.0])
@@ -206,25 +210,6 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
     def _density(self) -> Preconditioned:
         """The trained density without its defence."""
         return self.module_.components[0]
-
-
-def as_frequencies(x: Tensor, sample_weight: Tensor | None) -> Tensor:
-    """Rows in lexicographic order, each as often as its weight says.
-
-    With that, a weight k is exactly the same as k copies, and the order of the rows of X has no
-    influence. Fractional weights are scaled to four copies a row on average and rounded
-    systematically: the copies of any run of rows are off by less than one.
-    """
-    order = np.lexsort(x.T.flip(0).cpu().numpy())
-    order = torch.from_numpy(order).to(x.device)
-    if sample_weight is None:
-        return x[order]
-    weight = sample_weight[order]
-    if not torch.equal(weight, weight.round()):
-        weight = weight * (4 * len(weight) / weight.sum())
-    ends = weight.cumsum(0)
-    marks = torch.arange(round(float(ends[-1])), device=x.device) + 0.5
-    return x[order[torch.searchsorted(ends, marks.to(ends)).clamp(max=len(x) - 1)]]
 
 
 @contextmanager

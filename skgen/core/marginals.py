@@ -32,7 +32,9 @@ class Whitening(nn.Module):
         root = (axes * variances.rsqrt()) @ axes.T / scale
         self.register_buffer("mean", x.mean(0))
         self.register_buffer("matrix", root)
-        self.register_buffer("matrix_inverse", scale[:, None] * ((axes * variances.sqrt()) @ axes.T))
+        self.register_buffer(
+            "matrix_inverse", scale[:, None] * ((axes * variances.sqrt()) @ axes.T)
+        )
         self.register_buffer("log_det", -0.5 * variances.log().sum() - scale.log().sum())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

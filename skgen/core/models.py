@@ -194,9 +194,7 @@ class Mixture(nn.Module):
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw rows (n, d): first the component of each, then its position."""
-        choice = torch.multinomial(
-            self.weights, n, replacement=True, generator=generator
-        )
+        choice = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         counts = choice.bincount(minlength=len(self.components)).tolist()
         parts = [
             component.sample(count, generator)
