@@ -16,7 +16,9 @@ from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
-from torch import Tensor, nn
+from torch import Tensor
+
+from .core.interfaces import Density
 
 CHUNK_ROWS = 1024  # rows a pass: their hidden layers stay in the cache
 
@@ -33,12 +35,12 @@ class BaseDensity(DensityMixin, BaseEstimator, ABC):
         "random_state": ["random_state"],
     }
 
-    module_: nn.Module
+    module_: Density
 
     @abstractmethod
     def _fit_model(
         self, x: Tensor, sample_weight: Tensor | None, generator: torch.Generator
-    ) -> nn.Module:
+    ) -> Density:
         """Fit to the rows ``x`` (n, d), float64, and return the model."""
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -168,7 +170,7 @@ class BaseDensity(DensityMixin, BaseEstimator, ABC):
             ]
         return torch.cat(parts).cpu().numpy()
 
-    def _module_for(self, dtype: torch.dtype) -> tuple[nn.Module, torch.device]:
+    def _module_for(self, dtype: torch.dtype) -> tuple[Density, torch.device]:
         """Place the model where rows of a dtype can be evaluated."""
         device = torch.device(self.device_)
         if device.type != "cpu" and str(device) not in available_devices():

@@ -153,7 +153,7 @@ class StackedDensity(DensityMixin, _BaseComposition):
             X = validate_data(
                 self, to_array(X), dtype=[np.float64, np.float32], ensure_min_samples=2
             )
-            constant = np.flatnonzero((X == X[0]).all(axis=0))
+            constant = np.flatnonzero(np.ptp(X, axis=0) == 0)
             if len(constant):
                 raise ValueError(
                     f"Column(s) {describe_columns(self, constant)} of X are constant, so X has no "

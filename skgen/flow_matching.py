@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
 
 from .base import check_n_samples
-from .core.models import Flow
+from .core.interfaces import Bijection
+from .core.models import Flow, Mixture
 from .core.networks import ACTIVATIONS, velocity_network
 from .core.paths import LinearPath
 from .core.solvers import SOLVERS
@@ -185,9 +185,9 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         self.verbose = verbose
         self.random_state = random_state
 
-    def _build_model(self, n_features: int, generator: torch.Generator) -> nn.Module:
+    def _build_model(self, n_features: int, generator: torch.Generator) -> Flow:
         sizes = tuple(self.hidden_layer_sizes)
-        if not sizes or not all(isinstance(size, Integral) and size > 0 for size in sizes):
+        if not sizes or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
             raise ValueError(
                 f"hidden_layer_sizes must hold positive ints, got {self.hidden_layer_sizes!r}."
             )
@@ -209,10 +209,8 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
             Standard normal if X follows the flow, in the dtype of X.
         """
         check_is_fitted(self)
-        density = self._density
-        return self._by_chunks(
-            X, lambda x: density.model.transport(density.bijection(x)[0], to_data=False)
-        )
+        bijection, flow = self._flow
+        return self._by_chunks(X, lambda x: flow.transport(bijection(x)[0], to_data=False))
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Carry noise along the flow to data.
@@ -228,10 +226,8 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
             Rows in the units of the training data.
         """
         check_is_fitted(self)
-        density = self._density
-        return self._by_chunks(
-            X, lambda z: density.bijection.inverse(density.model.transport(z, to_data=True))
-        )
+        bijection, flow = self._flow
+        return self._by_chunks(X, lambda z: bijection.inverse(flow.transport(z, to_data=True)))
 
     def sample_trajectory(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw rows from the flow and show how they came about.
@@ -252,15 +248,20 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         check_is_fitted(self)
         check_n_samples(n_samples)
         _, device = self._module_for(torch.float64)
-        density, positions = self._density, []
-        z = density.model.noise(n_samples, self._generator(random_state, device))
-        density.model.transport(z, to_data=True, observe=lambda state: positions.append(state[0]))
-        return np.stack([density.bijection.inverse(z).cpu().numpy() for z in [z, *positions]])
+        bijection, flow = self._flow
+        positions = [flow.noise(n_samples, self._generator(random_state, device))]
+        flow.transport(positions[0], True, lambda state: positions.append(state[0]))
+        return np.stack([bijection.inverse(z).cpu().numpy() for z in positions])
+
+    @property
+    def _flow(self) -> tuple[Bijection, Flow]:
+        """The preconditioner and the flow, without the defence."""
+        return self._density.bijection, cast(Flow, self._density.model)
 
     @property
     def mixture_weights_(self) -> np.ndarray:
         """Weights of the flow, of the Gaussian it started as, and of a Gaussian fitted to X."""
-        return self.module_.weights.cpu().numpy()
+        return cast(Mixture, self.module_).weights.cpu().numpy()
 
     @property
     def _n_features_out(self) -> int:

@@ -6,10 +6,10 @@ from numbers import Integral, Real
 
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
-from torch import Tensor, nn
+from torch import Tensor
 
 from .base import BaseDensity, describe_columns
-from .core.gaussian import column_moments, descend_gaussian, fit_gaussian
+from .core.gaussian import Gaussian, column_moments, descend_gaussian, fit_gaussian
 
 
 class GaussianMLE(BaseDensity):
@@ -113,12 +113,11 @@ class GaussianMLE(BaseDensity):
 
     def _fit_model(
         self, x: Tensor, sample_weight: Tensor | None, generator: torch.Generator
-    ) -> nn.Module:
+    ) -> Gaussian:
         kind = self.covariance_type
         constant = (column_moments(x)[1] <= 0).nonzero()[:, 0].tolist()
-        if constant and (
-            kind in ("full", "diag") or (kind == "spherical" and len(constant) == x.shape[1])
-        ):
+        needed = {"white": 0, "spherical": 1}.get(kind, x.shape[1])  # columns that vary
+        if x.shape[1] - len(constant) < needed:
             raise ValueError(
                 f"Column(s) {describe_columns(self, constant)} of X are constant, so the density "
                 f"with covariance_type={kind!r} does not exist. Drop them, or use "

@@ -9,15 +9,17 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
+from typing import cast
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
-from torch import Tensor, nn
+from torch import Tensor
 
 from .base import BaseDensity, as_frequencies, describe_columns
 from .core.gaussian import Gaussian, column_moments, fit_gaussian, standard_normal_log_prob
+from .core.interfaces import Trainable
 from .core.marginals import fit_preconditioner
 from .core.models import Mixture, Preconditioned
 from .core.training import History, Plan, Trainer
@@ -61,12 +63,12 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
     }
 
     @abstractmethod
-    def _build_model(self, n_features: int, generator: torch.Generator) -> nn.Module:
+    def _build_model(self, n_features: int, generator: torch.Generator) -> Trainable:
         """Make an untrained model of whitened rows; weights from a generator on the CPU."""
 
     def _fit_model(
         self, x: Tensor, sample_weight: Tensor | None, generator: torch.Generator
-    ) -> nn.Module:
+    ) -> Mixture:
         _, variance = column_moments(x)
         constant = (variance <= 0).nonzero()[:, 0].tolist()
         if constant:
@@ -146,14 +148,13 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         on_round: Callable[[History], bool] | None,
     ) -> Trainer:
         """Set up the training of one candidate on preconditioned float32 rows."""
-        device, model = torch.device(self.device_), density.model.to(self.device_)
+        device, model = torch.device(self.device_), cast(Trainable, density.model).to(self.device_)
         z_train = density.bijection(x_train)[0].to(device, torch.float32)
         validate = None
         if x_held is not None:
             z, log_det = density.bijection(x_held)
-            defence = torch.stack(
-                [standard_normal_log_prob(z) + log_det, gaussian.log_prob(x_held)]
-            )
+            start = standard_normal_log_prob(z) + log_det
+            defence = torch.stack([start, gaussian.log_prob(x_held)])
             defence = (defence + math.log(max(self.defensive_weight, 1e-6))).to(device)
             z, log_det = z.to(device, torch.float32), log_det.to(device)
 
@@ -193,9 +194,8 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         """Mix the trained density with two Gaussians; weights by EM on the held-out rows."""
         density = density.to(gaussian.mean.device)
         origin = torch.zeros_like(gaussian.mean)
-        start = Preconditioned(
-            density.bijection, Gaussian(origin, origin.add(1).diag()), len(origin)
-        )
+        normal = Gaussian(origin, torch.ones_like(origin).diag())
+        start = Preconditioned(density.bijection, normal, density.n_features)
         floor = self.defensive_weight
         if not floor:
             return Mixture([density], [1.0])
@@ -209,7 +209,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
     @property
     def _density(self) -> Preconditioned:
         """The trained density without its defence."""
-        return self.module_.components[0]
+        return cast(Preconditioned, cast(Mixture, self.module_).components[0])
 
 
 @contextmanager

@@ -26,6 +26,6 @@ def exact_divergence(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[T
     for i in range(x.shape[1]):
         direction = torch.zeros_like(x)
         direction[:, i] = 1
-        value, product = torch.func.jvp(function, (x,), (direction,))
+        value, product = torch.func.jvp(function, (x,), (direction,))  # type: ignore[misc]
         divergence = divergence + product[:, i]
     return value.detach(), divergence.detach()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from .interfaces import Density
 
 
-class Gaussian(nn.Module):
+class Gaussian(Density):
     """Multivariate normal density.
 
     Parameters

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
+from .interfaces import Bijection
 from .splines import monotone_slopes, rational_quadratic
 
 
-class Whitening(nn.Module):
-    """``z = (x - mean) W^T`` with ``W`` symmetric, so that z has the identity covariance.
+class Whitening(Bijection):
+    """``z = C^(-1/2) (x - mean) / scale``, of identity covariance, with C the correlation matrix.
 
     The symmetric root changes the axes least of all whitening matrices.
 
@@ -21,6 +24,11 @@ class Whitening(nn.Module):
         Variance added to each standardised column before the root is taken; bounds how far
         nearly dependent columns are stretched.
     """
+
+    mean: Tensor
+    matrix: Tensor
+    matrix_inverse: Tensor
+    log_det: Tensor
 
     def __init__(self, x: Tensor, regularisation: float) -> None:
         super().__init__()
@@ -47,7 +55,7 @@ class Whitening(nn.Module):
         return z @ self.matrix_inverse.to(z.dtype).T + self.mean.to(z.dtype)
 
 
-class MarginalGaussianisation(nn.Module):
+class MarginalGaussianisation(Bijection):
     """Each column mapped to a standard normal by a smooth monotone curve.
 
     A rational-quadratic spline runs through quantiles of the column placed at equally spaced
@@ -63,6 +71,10 @@ class MarginalGaussianisation(nn.Module):
     max_score : float
         Normal score of the outermost quantile (less where n is too small to show it).
     """
+
+    knots_x: Tensor
+    knots_z: Tensor
+    slopes: Tensor
 
     def __init__(self, x: Tensor, n_knots: int = 16, max_score: float = 2.8) -> None:
         super().__init__()
@@ -114,10 +126,10 @@ class MarginalGaussianisation(nn.Module):
         return x - below.expm1() / ends_slope[:, 0] + above.expm1() / ends_slope[:, 1]
 
 
-class Chain(nn.Module):
+class Chain(Bijection):
     """Bijections applied one after the other; their log-determinants add up."""
 
-    def __init__(self, *bijections: nn.Module) -> None:
+    def __init__(self, *bijections: Bijection) -> None:
         super().__init__()
         self.bijections = nn.ModuleList(bijections)
 
@@ -131,8 +143,8 @@ class Chain(nn.Module):
 
     def inverse(self, z: Tensor) -> Tensor:
         """Preimage of each row."""
-        for bijection in reversed(self.bijections):
-            z = bijection.inverse(z)
+        for bijection in reversed(list(self.bijections)):
+            z = cast(Bijection, bijection).inverse(z)
         return z
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from .gaussian import standard_normal, standard_normal_log_prob
+from .interfaces import Bijection, Density, Trainable
+from .networks import DeepVelocityNetwork, VelocityNetwork
 from .paths import GaussianPath
 from .solvers import SOLVERS, integrate, time_grid
 
@@ -21,7 +24,7 @@ class SolverAccuracyWarning(UserWarning):
     """The numerical error of a log-density may exceed its tolerance."""
 
 
-class Flow(nn.Module):
+class Flow(Trainable):
     """Probability flow of a Gaussian path with a learnt velocity.
 
     The density is that of N(0, I) carried along ``dx/dt = v(x, t)`` from t = 0 to 1::
@@ -56,7 +59,7 @@ class Flow(nn.Module):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: VelocityNetwork | DeepVelocityNetwork,
         path: GaussianPath,
         n_features: int,
         solver: str,
@@ -146,13 +149,16 @@ class Flow(nn.Module):
         return self.transport(self.noise(n, generator), to_data=True)
 
 
-class Preconditioned(nn.Module):
+class Preconditioned(Density):
     """Density of x when ``model`` is the density of ``z = bijection(x)``.
 
     ``log p(x) = log p_model(z) + log |det dz/dx|``.
     """
 
-    def __init__(self, bijection: nn.Module, model: nn.Module, n_features: int) -> None:
+    bijection: Bijection
+    model: Density
+
+    def __init__(self, bijection: Bijection, model: Density, n_features: int) -> None:
         super().__init__()
         self.bijection, self.model, self.n_features = bijection, model, n_features
 
@@ -166,19 +172,19 @@ class Preconditioned(nn.Module):
         return self.bijection.inverse(self.model.sample(n, generator))
 
 
-class Mixture(nn.Module):
+class Mixture(Density):
     """Mixture ``sum_k w_k p_k(x)`` of densities, exact and normalised.
 
     Parameters
     ----------
-    components : sequence of nn.Module
+    components : sequence of Density
     weights : sequence of float
         Positive, summing to 1.
     """
 
     weights: Tensor
 
-    def __init__(self, components: Sequence[nn.Module], weights: Sequence[float]) -> None:
+    def __init__(self, components: Sequence[Density], weights: Sequence[float]) -> None:
         super().__init__()
         self.components = nn.ModuleList(components)
         self.register_buffer("weights", torch.tensor(weights, dtype=torch.float64))
@@ -189,7 +195,7 @@ class Mixture(nn.Module):
 
     def component_log_probs(self, x: Tensor) -> Tensor:
         """Log-density of rows under each component (n, K); not a number counts as -infinity."""
-        columns = [component.log_prob(x) for component in self.components]
+        columns = [cast(Density, component).log_prob(x) for component in self.components]
         return torch.stack(columns, dim=1).nan_to_num(nan=-math.inf, posinf=-math.inf)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
@@ -197,7 +203,7 @@ class Mixture(nn.Module):
         choice = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         counts = choice.bincount(minlength=len(self.components)).tolist()
         parts = [
-            component.sample(count, generator)
+            cast(Density, component).sample(count, generator)
             for component, count in zip(self.components, counts, strict=True)
         ]
         order = torch.argsort(choice, stable=True)

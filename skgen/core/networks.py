@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +80,9 @@ class _TwoLayers(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, pre, hidden, out, activation):
+    def forward(
+        ctx: Any, pre: Tensor, hidden: Tensor, out: Tensor, activation: Activation
+    ) -> Tensor:
         u, s = pre.split(hidden.shape[::-1], dim=1)
         act_u = activation.function(u)
         p = torch.addmm(s, act_u, hidden.T)
@@ -90,7 +92,7 @@ class _TwoLayers(torch.autograd.Function):
         return act_p @ out.T
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         u, p, act_u, act_p, hidden, out = ctx.saved_tensors
         grad_p = ctx.activation.gradient(grad @ out, p)
         grad_u = ctx.activation.gradient(grad_p @ hidden, u)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -83,7 +84,7 @@ def integrate(
         Value at ``times[-1]``.
     """
     offsets = [sum(row) for row in tableau.stages]
-    for start, end in zip(times[:-1], times[1:], strict=True):
+    for start, end in pairwise(times):
         step = end - start
         slopes: list[tuple[Tensor, ...]] = []
         for offset, row in zip(offsets, tableau.stages, strict=True):
@@ -98,7 +99,9 @@ def integrate(
     return state
 
 
-def _advance(value: Tensor, slopes, weights: Sequence[float], step: float) -> Tensor:
+def _advance(
+    value: Tensor, slopes: Sequence[Tensor], weights: Sequence[float], step: float
+) -> Tensor:
     for slope, weight in zip(slopes, weights, strict=True):
         if weight:
             value = value.add(slope, alpha=weight * step)

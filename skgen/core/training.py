@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .interfaces import Trainable
+
 
 class TrainingWarning(UserWarning):
     """Training met a numerical problem, or was interrupted, and recovered."""
@@ -90,8 +92,7 @@ class Trainer:
 
     Parameters
     ----------
-    model : nn.Module
-        Has ``loss(x, generator)``.
+    model : Trainable
     rows : tensor of shape (n, d)
         Training rows.
     validate : callable or None
@@ -110,7 +111,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Trainable,
         rows: Tensor,
         validate: Callable[[], float] | None,
         plan: Plan,

@@ -1,0 +1,44 @@
+"""What models and bijections look like."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+
+class Density(nn.Module, ABC):
+    """A normalised density on rows of a fixed number of features."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats (n,) of rows (n, d), in their dtype."""
+
+    @abstractmethod
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw n rows (n, d), float64."""
+
+
+class Trainable(Density):
+    """A density whose parameters are found by gradient steps."""
+
+    @abstractmethod
+    def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Scalar to minimise on average over batches (n, d)."""
+
+    def log_prob_fast(self, x: Tensor) -> Tensor:
+        """Log-density (n,), perhaps less accurate, to watch the training by."""
+        return self.log_prob(x)
+
+
+class Bijection(nn.Module, ABC):
+    """A smooth invertible map of rows."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Image (n, d) and log-determinant of the Jacobian (n,) of rows (n, d)."""
+
+    @abstractmethod
+    def inverse(self, z: Tensor) -> Tensor:
+        """Preimage (n, d) of rows (n, d)."""
