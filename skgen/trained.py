@@ -16,6 +16,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
+from tqdm import tqdm
 
 from .base import BaseDensity, as_frequencies, describe_columns
 from .core.gaussian import Gaussian, column_moments, fit_gaussian, standard_normal_log_prob
@@ -34,7 +35,7 @@ except ImportError:  # scikit-learn < 1.9
 
 
 MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
-PROBE = 0.15  # share of max_iter after which preconditioning="auto" keeps the better candidate
+PROBE = 0.25  # share of max_iter after which preconditioning="auto" keeps the better candidate
 
 
 class TrainedDensity(CallbackSupportMixin, BaseDensity):
@@ -80,16 +81,22 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         x_train, x_held = self._hold_out(x, generator)
         gaussian = fit_gaussian(x, None, "full", max(self.reg_covar, 1e-9))
         candidates = self._candidates(x_train, generator)
-        with _callbacks(self) as on_round:
+        probe = math.ceil(PROBE * self.max_iter) if len(candidates) > 1 else 0
+        bar = tqdm(total=self.max_iter + probe, disable=not self.verbose)
+        with bar, _callbacks(self) as on_round:
             trainers = {
-                kind: self._trainer(kind, density, gaussian, x_train, x_held, generator, on_round)
+                kind: self._trainer(
+                    kind, density, gaussian, x_train, x_held, generator, bar, on_round
+                )
                 for kind, density in candidates.items()
             }
-            if len(trainers) > 1:
-                for trainer in trainers.values():
-                    trainer.run(until=math.ceil(PROBE * self.max_iter))
+            for trainer in trainers.values():
+                trainer.run(until=probe)
+                if trainer.history.interrupted:
+                    break
             kind = max(trainers, key=lambda kind: trainers[kind].history.best_score)
-            trainers[kind].run()
+            if not any(trainer.history.interrupted for trainer in trainers.values()):
+                trainers[kind].run()
         history = trainers[kind].finish()
         self.preconditioning_ = kind
         self.n_iter_, self.loss_curve_ = history.n_iter, history.losses
@@ -145,7 +152,8 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         x_train: Tensor,
         x_held: Tensor | None,
         generator: torch.Generator,
-        on_round: Callable[[History], bool] | None,
+        bar: tqdm,
+        on_round: Callable[[], bool] | None,
     ) -> Trainer:
         """Set up the training of one candidate on preconditioned float32 rows."""
         device, model = torch.device(self.device_), cast(Trainable, density.model).to(self.device_)
@@ -172,7 +180,9 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
             round_length=max(1, self.max_iter // 40),
         )
         own = torch.Generator(device).manual_seed(generator.initial_seed())
-        return Trainer(model, z_train, validate, plan, own, on_round, int(self.verbose), kind)
+        return Trainer(
+            model, z_train, validate, plan, own, bar, kind, int(self.verbose) >= 2, on_round
+        )
 
     def _warn_unless_converged(self, history: History) -> None:
         """Warn if the limit came while the held-out score was still rising."""
@@ -213,7 +223,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
 
 
 @contextmanager
-def _callbacks(estimator: TrainedDensity) -> Iterator[Callable[[History], bool] | None]:
+def _callbacks(estimator: TrainedDensity) -> Iterator[Callable[[], bool] | None]:
     """Tell scikit-learn's callbacks, where there are any, of the fit and of each round."""
     if not hasattr(estimator, "_init_callback_context"):
         yield None
@@ -221,7 +231,7 @@ def _callbacks(estimator: TrainedDensity) -> Iterator[Callable[[History], bool] 
     context = estimator._init_callback_context(max_subtasks=None)
     context.call_on_fit_task_begin(estimator=estimator)
 
-    def on_round(history: History) -> bool:
+    def on_round() -> bool:
         round_context = context.subcontext(task_name="round")
         round_context.call_on_fit_task_begin(estimator=estimator)
         return bool(round_context.call_on_fit_task_end(estimator=estimator))

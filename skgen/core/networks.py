@@ -56,7 +56,7 @@ class TimeFeatures(nn.Module):
     phases: Tensor
 
     def __init__(
-        self, path: GaussianPath, n_frequencies: int = 16, resolution: float = 0.1
+        self, path: GaussianPath, n_frequencies: int = 16, resolution: float = 0.05
     ) -> None:
         super().__init__()
         self.path, self.resolution = path, resolution

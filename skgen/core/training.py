@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ class History:
     n_iter: int = 0
     best_score: float = -math.inf
     stopped: bool = False
-    interrupted: bool = False
+    interrupted: bool = False  # stopped from outside: Ctrl-C or a callback
 
 
 class FlatParameters:
@@ -101,12 +102,14 @@ class Trainer:
     plan : Plan
     generator : torch.Generator
         On the device of the rows.
-    on_round : callable, optional
-        Called with the history after each round; a true result stops the training.
-    verbose : int
-        0 silent, 1 a progress bar, 2 also a line a round, all to standard error.
+    bar : tqdm
+        Progress bar to advance.
     label : str
-        What the progress bar calls the run.
+        What the bar calls the run.
+    log : bool
+        Whether to print a line above the bar after each round.
+    on_round : callable, optional
+        Called after each round; a true result stops the training.
     """
 
     def __init__(
@@ -116,18 +119,19 @@ class Trainer:
         validate: Callable[[], float] | None,
         plan: Plan,
         generator: torch.Generator,
-        on_round: Callable[[History], bool] | None = None,
-        verbose: int = 0,
+        bar: tqdm,
         label: str = "fit",
+        log: bool = False,
+        on_round: Callable[[], bool] | None = None,
     ) -> None:
         self.model, self.rows, self.validate, self.plan = model, rows, validate, plan
         self.generator, self.on_round = generator, on_round
-        self.verbose, self.label = verbose, label
+        self.bar, self.label, self.log = bar, label, log
         self.history = History()
         self.flat = FlatParameters(model)
         self.average = self.flat.values.clone()
         self.best, self.good = self.average.clone(), self.average.clone()
-        self._rate, self._rollbacks, self._waited = plan.learning_rate, 0, 0
+        self._rate, self._rollbacks, self._waited, self._good_step = plan.learning_rate, 0, 0, 0
         self._batches = self._shuffled_batches()
         self._start_optimiser()
 
@@ -135,27 +139,22 @@ class Trainer:
         """Train up to step ``until`` of the schedule, or to its end, or until stopped."""
         until = self.plan.max_iter if until is None else min(until, self.plan.max_iter)
         history = self.history
-        with tqdm(
-            total=until, initial=history.n_iter, desc=self.label, disable=not self.verbose
-        ) as bar:
-            try:
-                while history.n_iter < until and not history.stopped:
-                    n = min(self.plan.round_length, until - history.n_iter)
-                    loss = self._round(n, bar)
-                    if not math.isfinite(loss):
-                        self._roll_back()
-                        bar.reset(total=until)
-                        bar.update(history.n_iter)
-                        continue
-                    self._end_round(loss, bar)
-            except KeyboardInterrupt:
-                history.interrupted = history.stopped = True
-                warnings.warn(
-                    f"Training was interrupted after {history.n_iter} of {self.plan.max_iter} "
-                    "steps; the model holds the best weights so far.",
-                    TrainingWarning,
-                    stacklevel=2,
-                )
+        self.bar.set_description(self.label)
+        try:
+            while history.n_iter < until and not history.stopped:
+                loss = self._round(min(self.plan.round_length, until - history.n_iter))
+                if math.isfinite(loss):
+                    self._end_round(loss)
+                else:
+                    self._roll_back()
+        except KeyboardInterrupt:
+            history.interrupted = history.stopped = True
+            warnings.warn(
+                f"Training was interrupted after {history.n_iter} of {self.plan.max_iter} steps; "
+                "the model holds the best weights so far.",
+                TrainingWarning,
+                stacklevel=2,
+            )
 
     def finish(self) -> History:
         """Leave the best weights in the model and return the history."""
@@ -199,17 +198,18 @@ class Trainer:
         self.history.n_iter += 1
         return loss.detach()
 
-    def _round(self, n_steps: int, bar: tqdm) -> float:
+    def _round(self, n_steps: int) -> float:
         total = self.flat.values.new_zeros(())
         for _ in range(n_steps):
             total += self._step()
-            bar.update()
+            self.bar.update()
         return float(total) / n_steps
 
-    def _end_round(self, loss: float, bar: tqdm) -> None:
+    def _end_round(self, loss: float) -> None:
         history = self.history
         history.losses.append(loss)
         self.good.copy_(self.average)
+        self._good_step = history.n_iter
         message = {"loss": f"{loss:.4f}"}
         if self.validate is None:
             self.best.copy_(self.average)
@@ -223,12 +223,12 @@ class Trainer:
                 self.best.copy_(self.average)
             history.scores.append(score)
             history.stopped = self._waited >= self.plan.patience
-        bar.set_postfix(message)
-        if self.verbose >= 2:
+        self.bar.set_postfix(message)
+        if self.log:
             text = ", ".join(f"{name} {value}" for name, value in message.items())
-            bar.write(f"{self.label}: step {history.n_iter}, {text}", file=bar.fp)
-        if self.on_round is not None and self.on_round(history):
-            history.stopped = True
+            self.bar.write(f"{self.label}: step {history.n_iter}, {text}", file=sys.stderr)
+        if self.on_round is not None and self.on_round():
+            history.interrupted = history.stopped = True
 
     def _validate(self) -> float:
         assert self.validate is not None
@@ -247,7 +247,8 @@ class Trainer:
                 f"at a learning rate of {self._rate:g}. Reduce learning_rate_init, or look for "
                 "extreme values in X."
             )
-        self.history.n_iter = self.plan.round_length * len(self.history.losses)
+        self.bar.update(self._good_step - self.history.n_iter)
+        self.history.n_iter = self._good_step
         self.flat.values.copy_(self.good)
         self.average.copy_(self.good)
         self._rate /= 2
