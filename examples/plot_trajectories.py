@@ -14,19 +14,17 @@ from sklearn.datasets import make_moons
 from skgen import FlowMatchingDensity
 
 X, moon = make_moons(3000, noise=0.06, random_state=0)
-density = FlowMatchingDensity(
-    preconditioning="standardize", max_iter=2000, n_steps=20, random_state=0
-).fit(X)
+density = FlowMatchingDensity(preconditioning="standardize", max_iter=2000, random_state=0).fit(X)
 
 # %%
-# ``sample_trajectory`` returns the positions after each of the ``n_steps`` steps of the solver, the
-# noise first, all in the units of the data. Fifteen points are followed; the other samples are
-# grey. Early steps draw the cloud together, late ones sort out the detail.
+# ``sample_trajectory`` returns the positions after each step of the solver, the noise first, all in
+# the units of the data. Fifteen points are followed; the other samples are grey. Early steps draw
+# the cloud together, late ones sort out the detail.
 
 trajectory = density.sample_trajectory(2000)
 print(f"trajectory: {trajectory.shape} (steps + 1, samples, features)")
 
-steps = [0, 4, 8, 12, 16, 20]
+steps = np.linspace(0, len(trajectory) - 1, 6).round().astype(int)
 fig, axes = plt.subplots(2, 3, figsize=(9, 4.6), sharex=True, sharey=True, layout="constrained")
 for ax, step in zip(axes.flat, steps, strict=True):
     ax.scatter(*trajectory[step].T, s=3, c="0.7", linewidths=0)

@@ -71,14 +71,8 @@ class BaseDensity(DensityMixin, BaseEstimator, ABC):
                 self, to_array(X), dtype=[np.float64, np.float32], ensure_min_samples=2
             )
             if sample_weight is not None:
-                sample_weight = _check_sample_weight(
-                    sample_weight, X, dtype=np.float64, ensure_non_negative=True
-                )
+                sample_weight = check_weights(sample_weight, X)
                 X, sample_weight = X[sample_weight > 0], sample_weight[sample_weight > 0]
-                if len(X) < 2:
-                    raise ValueError(
-                        f"sample_weight is positive for {len(X)} row(s); at least 2 are needed."
-                    )
             self.device_ = resolve_device(self.device)
             x = torch.tensor(X, dtype=torch.float64)
             weight = None if sample_weight is None else torch.tensor(sample_weight)
@@ -220,6 +214,16 @@ def check_n_samples(n_samples: Any) -> None:
     """Raise ValueError unless a positive whole number of rows is asked for."""
     if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
         raise ValueError(f"n_samples must be an int of at least 1, got {n_samples!r}.")
+
+
+def check_weights(sample_weight: Any, X: np.ndarray) -> np.ndarray:
+    """Weights of training rows as float64; refuses them unless two or more are positive."""
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if (weight > 0).sum() < 2:
+        raise ValueError(
+            f"sample_weight is positive for {(weight > 0).sum()} row(s); at least 2 are needed."
+        )
+    return weight
 
 
 def weighted_mean(values: np.ndarray, sample_weight: Any) -> float:

@@ -18,11 +18,12 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .base import (
     as_frequencies,
     check_n_samples,
+    check_weights,
     describe_columns,
     to_array,
     unchanged_on_error,
@@ -160,9 +161,7 @@ class StackedDensity(DensityMixin, _BaseComposition):
                     "density. Drop them."
                 )
             if sample_weight is not None:
-                sample_weight = _check_sample_weight(
-                    sample_weight, X, dtype=np.float64, ensure_non_negative=True
-                )
+                sample_weight = check_weights(sample_weight, X)
             rng = check_random_state(self.random_state)
             names, members = self._members(len(X), rng)
             splits = self._splits(X, rng)
@@ -250,7 +249,8 @@ class StackedDensity(DensityMixin, _BaseComposition):
         check_is_fitted(self)
         X = validate_data(self, to_array(X), dtype=[np.float64, np.float32], reset=False)
         log_densities = _log_densities(self.estimators_, X) + np.log(self.weights_)
-        return logsumexp(log_densities, axis=1).astype(X.dtype)
+        with np.errstate(over="ignore"):  # of float32: a density that small counts as 0
+            return logsumexp(log_densities, axis=1).astype(X.dtype)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log-density of the rows.

@@ -53,11 +53,11 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
     solver : {"rk4", "dopri5", "heun", "midpoint", "euler"}, default="rk4"
         Solver of the ODE.
     n_steps : int, default=8
-        Steps of the solver. Log-densities start from there and are refined; see ``solver_tol``.
+        Steps of the solver to begin with; see ``solver_tol``.
     solver_tol : float, default=1e-3
-        Rows whose log-density has a larger estimated numerical error (nats) are solved again with
-        twice the steps, up to 16 times ``n_steps``; then a warning is raised. 0 switches the
-        estimate off.
+        Rows whose numerical error is estimated to be larger (log-densities in nats, samples and
+        transforms in standard deviations) are solved again with twice the steps, up to 16 times
+        ``n_steps``; then a warning is raised. 0 switches the estimate off.
     batch_size : int, default=512
         Rows a gradient step.
     learning_rate_init : float, default=3e-3
@@ -241,16 +241,16 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
 
         Returns
         -------
-        trajectory : ndarray of shape (n_steps + 1, n_samples, n_features)
-            Positions in the units of X after each step of the solver, the noise first (mapped to
-            these units like everything else) and the samples last.
+        trajectory : ndarray of shape (4 * n_steps + 1, n_samples, n_features)
+            Positions in the units of X after each of ``4 * n_steps`` steps of the solver, the noise
+            first (mapped to these units like everything else) and the samples last.
         """
         check_is_fitted(self)
         check_n_samples(n_samples)
         _, device = self._module_for(torch.float64)
         bijection, flow = self._flow
-        positions = [flow.noise(n_samples, self._generator(random_state, device))]
-        flow.transport(positions[0], True, lambda state: positions.append(state[0]))
+        noise = flow.noise(n_samples, self._generator(random_state, device))
+        positions = flow.trajectory(noise, 4 * self.n_steps)
         return np.stack([bijection.inverse(z).cpu().numpy() for z in positions])
 
     @property

@@ -52,9 +52,11 @@ def mixture_weights(
     array([0.333, 0.667])
     """
     n_components = log_densities.shape[1]
-    possible = log_densities[np.isfinite(log_densities).any(axis=1)]
+    telling = np.isfinite(log_densities).any(axis=1)
     if sample_weight is not None:
-        sample_weight = sample_weight[np.isfinite(log_densities).any(axis=1)]
+        telling &= sample_weight > 0
+        sample_weight = sample_weight[telling]
+    possible = log_densities[telling]
     weights = np.full(n_components, 1 / n_components)
     if len(possible):
         for _ in range(max_iter):

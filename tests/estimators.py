@@ -16,8 +16,8 @@ from skgen.trained import TrainedDensity
 
 
 def cheap_flow(**parameters):
-    settings = {"max_iter": 12, "hidden_layer_sizes": (16, 16), "n_steps": 4, "random_state": 0}
-    return FlowMatchingDensity(**{**settings, **parameters})
+    settings = {"max_iter": 12, "hidden_layer_sizes": (16, 16), "n_steps": 4, "solver_tol": 1e-2}
+    return FlowMatchingDensity(**{**settings, "random_state": 0, **parameters})
 
 
 def cheap_members():
@@ -41,7 +41,6 @@ ESTIMATORS = {
         preconditioning="standardize",
         hidden_layer_sizes=(8, 8, 8),
         max_iter=4,
-        solver_tol=1e-2,
         early_stopping=False,
     ),
     "flow-unstopped": cheap_flow(early_stopping=False),

@@ -225,7 +225,7 @@ def test_global_state_is_untouched(estimator):
     estimator.sample(3)
     assert global_state() == before
     with pytest.raises(ValueError):
-        estimator.fit(np.where(X == X[3, 1], np.nan, X))
+        estimator.fit(np.vstack([X, [[0.0, np.nan]]]))
     with pytest.raises(ValueError):
         estimator.fit(X, sample_weight=np.where(np.arange(60) == 3, 1.0, 0.0))
     assert global_state() == before

@@ -42,7 +42,8 @@ class Flow(Trainable):
     n_steps : int
         Steps of the solver from noise to data.
     tolerance : float
-        Rows whose estimated error (nats) exceeds it are solved again with twice the steps.
+        Rows whose estimated error, in nats or standard deviations, exceeds it are solved again
+        with twice the steps; 0 switches that off.
 
     References
     ----------
@@ -86,56 +87,81 @@ class Flow(Trainable):
 
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats of rows (n, d), each refined until its error is small.
-
-        The error of a solution is estimated from one with half the steps (Richardson). Whether
-        a row is solved again depends on that row alone, so neighbours do not matter.
-        """
-        if not self.tolerance:
-            return self.log_prob_fast(x)
-        n_steps = self.n_steps
-        factor = 2 ** SOLVERS[self.solver].order - 1
-        coarse = self.solve_density(x, max(1, n_steps // 2))
-        log_prob = self.solve_density(x, n_steps)
-        rows = torch.arange(len(x), device=x.device)
-        for doubling in range(self.max_doublings + 1):
-            error = (log_prob[rows] - coarse).abs() / factor
-            inaccurate = ~(error <= self.tolerance)
-            if not inaccurate.any():
-                return log_prob
-            if doubling == self.max_doublings:
-                break
-            rows, coarse = rows[inaccurate], log_prob[rows[inaccurate]]
-            n_steps *= 2
-            log_prob[rows] = self.solve_density(x[rows], n_steps)
-        warnings.warn(
-            f"The log-density of {int(inaccurate.sum())} of {len(x)} rows may be off by more than "
-            f"{self.tolerance:g} nats (estimated: up to {float(error.max()):.2g}) even with "
-            f"{n_steps} steps of {self.solver!r}. Increase n_steps or choose a solver of higher "
-            "order.",
-            SolverAccuracyWarning,
-            stacklevel=2,
-        )
-        return log_prob
+        """Log-density in nats of rows (n, d), refined until its error is small."""
+        return self._refined(self._solve_density, x, "log-density", "nats")
 
     def log_prob_fast(self, x: Tensor) -> Tensor:
-        """Log-density without refinement, good enough to watch the training."""
-        return self.solve_density(x, self.n_steps)
+        """Log-density without refinement, good enough to watch the training by."""
+        return self._solve_density(x, self.n_steps)
 
     @torch.no_grad()
-    def solve_density(self, x: Tensor, n_steps: int) -> Tensor:
-        """Log-density in nats by one solve with ``n_steps`` steps."""
-        field = self.network.field(x.dtype, divergence=True)
-        state = (x, x.new_zeros(len(x)))
-        noise, integral = integrate(
-            field, state, time_grid(n_steps, self.grid_power)[::-1], SOLVERS[self.solver]
+    def transport(self, x: Tensor, to_data: bool) -> Tensor:
+        """Carry rows from noise to data or back, refined until their error is small."""
+        return self._refined(
+            lambda x, n_steps: self._solve_position(x, n_steps, to_data),
+            x,
+            "position",
+            "standard deviations",
         )
-        return standard_normal_log_prob(noise) + integral
 
     @torch.no_grad()
-    def transport(self, x: Tensor, to_data: bool, observe: Callable | None = None) -> Tensor:
-        """Move rows along the flow, from noise to data or back; ``observe`` sees each step."""
-        times = time_grid(self.n_steps, self.grid_power)
+    def trajectory(self, x: Tensor, n_steps: int) -> list[Tensor]:
+        """Positions of rows of noise at the start and after each of ``n_steps`` steps."""
+        positions = [x]
+        self._solve_position(x, n_steps, True, lambda state: positions.append(state[0]))
+        return positions
+
+    def _refined(
+        self, solve: Callable[[Tensor, int], Tensor], x: Tensor, what: str, unit: str
+    ) -> Tensor:
+        """Solve with more and more steps those rows whose result still changes.
+
+        The change between n/2 and n steps, divided by ``2^(order/2)``, estimates the error of the
+        latter. (In theory the divisor is ``2^order - 1``; velocities as sharp as these are not
+        there yet.) It depends on the row alone, so neighbours do not matter.
+        """
+        if not self.tolerance:
+            return solve(x, self.n_steps)
+        n_steps = max(2, self.n_steps)  # one step leaves nothing coarser to compare with
+        result = solve(x, n_steps)
+        divisor = 2 ** (SOLVERS[self.solver].order / 2)
+        rows, before = torch.arange(len(x), device=x.device), solve(x, n_steps // 2)
+
+        def estimate() -> Tensor:
+            change = (result[rows] - before).abs() / divisor
+            return change if change.dim() == 1 else change.amax(1)
+
+        for _ in range(self.max_doublings):
+            rows = rows[~(estimate() <= self.tolerance)]
+            if not len(rows):
+                return result
+            before, n_steps = result[rows], 2 * n_steps
+            result[rows] = solve(x[rows], n_steps)
+        error = estimate()
+        n_inaccurate = int((~(error <= self.tolerance)).sum())
+        if n_inaccurate:
+            warnings.warn(
+                f"The {what} of {n_inaccurate} of {len(x)} rows may be off by more than "
+                f"{self.tolerance:g} {unit} (estimate: up to {float(error.max()):.2g}) even with "
+                f"{n_steps} steps of solver {self.solver!r}. Increase n_steps or use a solver of "
+                "higher order.",
+                SolverAccuracyWarning,
+                stacklevel=2,
+            )
+        return result
+
+    @torch.no_grad()
+    def _solve_density(self, x: Tensor, n_steps: int) -> Tensor:
+        field = self.network.field(x.dtype, divergence=True)
+        times = time_grid(n_steps, self.grid_power)[::-1]
+        state = integrate(field, (x, x.new_zeros(len(x))), times, SOLVERS[self.solver])
+        return standard_normal_log_prob(state[0]) + state[1]
+
+    @torch.no_grad()
+    def _solve_position(
+        self, x: Tensor, n_steps: int, to_data: bool, observe: Callable | None = None
+    ) -> Tensor:
+        times = time_grid(n_steps, self.grid_power)
         times = times if to_data else times[::-1]
         field = self.network.field(x.dtype)
         return integrate(field, (x,), times, SOLVERS[self.solver], observe)[0]

@@ -1,0 +1,122 @@
+import pytest
+import torch
+from scipy.stats import kstest
+from torch.testing import assert_close
+
+from skgen.core.marginals import Chain, MarginalGaussianisation, Whitening, fit_preconditioner
+
+
+def rows(kind, n=400):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    x[:, 1] += 0.8 * x[:, 0]
+    if kind == "skewed":
+        return x.exp()
+    if kind == "heavy":
+        return x / torch.rand(n, 3, generator=generator, dtype=torch.float64)
+    if kind == "ties":
+        return (2 * x).round()
+    if kind == "nearly constant":
+        return torch.where(x.abs() < 2.8, 0.0, x)
+    if kind == "units":
+        return x * torch.tensor([1e-9, 1.0, 1e9]) + torch.tensor([0.0, -50.0, 1e10])
+    return x
+
+
+KINDS = ["normal", "skewed", "heavy", "ties", "nearly constant", "units"]
+BIJECTIONS = {
+    "whitening": lambda x: Whitening(x, 1e-6),
+    "marginals": MarginalGaussianisation,
+    "standardize": lambda x: fit_preconditioner(x, "standardize", 1e-6),
+    "gaussianize": lambda x: fit_preconditioner(x, "gaussianize", 1e-6),
+}
+every_case = pytest.mark.parametrize("kind", KINDS)
+every_bijection = pytest.mark.parametrize("fit", BIJECTIONS.values(), ids=BIJECTIONS)
+
+
+@every_case
+@every_bijection
+def test_inverse_inside_and_outside_the_data(fit, kind):
+    x = rows(kind)
+    bijection = fit(x)
+    wide = torch.cat([x, x.mean(0) + 5 * (x - x.mean(0))])
+    z, _ = bijection(wide)
+    assert z.isfinite().all()
+    assert_close(
+        (bijection.inverse(z) - wide) / x.std(0), torch.zeros_like(wide), atol=1e-6, rtol=0
+    )
+
+
+@every_case
+@every_bijection
+def test_log_determinant_against_autodiff(fit, kind):
+    x = rows(kind)
+    bijection = fit(x)
+    # Away from the data's own values: at a knot the curve's second derivative jumps.
+    points = x[:20] + 1e-3 * x.std(0) * torch.linspace(1, 60, 20, dtype=x.dtype)[:, None]
+    jacobian = torch.stack(
+        [torch.autograd.functional.jacobian(lambda v: bijection(v[None])[0][0], p) for p in points]
+    )
+    assert_close(bijection(points)[1], jacobian.slogdet().logabsdet, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["normal", "skewed", "heavy", "units"])
+@pytest.mark.parametrize("name", ["standardize", "gaussianize"])
+def test_preconditioned_rows_have_the_identity_covariance(name, kind):
+    z, _ = fit_preconditioner(rows(kind), name, 0.0)(rows(kind))
+    covariance = torch.cov(z.T, correction=0)
+    assert_close(covariance, torch.eye(3, dtype=torch.float64), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["normal", "skewed", "heavy", "units"])
+def test_marginals_become_normal(kind):
+    z, _ = MarginalGaussianisation(rows(kind))(rows(kind))
+    for column in z.T:
+        assert kstest(column.numpy(), "norm").pvalue > 0.05
+
+
+def test_heavy_tails_become_light():
+    x = rows("heavy")
+    x[0] = 1e8
+    z, _ = MarginalGaussianisation(x)(x)
+    assert z.abs().max() < 30
+
+
+def test_order_of_values_is_kept():
+    x = rows("heavy")
+    grid = torch.linspace(-300, 300, 2001, dtype=torch.float64)[:, None].expand(-1, 3)
+    assert (MarginalGaussianisation(x)(grid)[0].diff(dim=0) > 0).all()
+
+
+def test_whitening_stretches_dependent_columns_boundedly():
+    x = rows("normal")
+    x[:, 2] = x[:, 0] + x[:, 1]
+    z, log_det = Whitening(x, 1e-6)(x)
+    assert z.isfinite().all() and log_det.isfinite().all()
+    assert_close(Whitening(x, 1e-6).inverse(z), x, atol=1e-6, rtol=0)
+
+
+def test_whitening_changes_uncorrelated_axes_least():
+    x = rows("normal")
+    z, _ = Whitening(x, 0.0)(x)
+    correlation = torch.corrcoef(torch.cat([x, z], dim=1).T)[:3, 3:]
+    assert (correlation.diagonal() > 0.85).all()
+
+
+@every_bijection
+def test_follows_the_dtype(fit):
+    x = rows("skewed")
+    bijection = fit(x)
+    (z, log_det), (z32, log_det32) = bijection(x), bijection(x.float())
+    assert z32.dtype == log_det32.dtype == bijection.inverse(z32).dtype == torch.float32
+    assert_close(z32.double(), z, atol=1e-3, rtol=1e-3)
+    assert_close(log_det32.double(), log_det, atol=1e-3, rtol=1e-3)
+
+
+def test_chain_adds_log_determinants():
+    x = rows("normal")
+    first, second = Whitening(x, 0.1), Whitening(3 * x, 0.2)
+    z, log_det = Chain(first, second)(x)
+    middle, part = first(x)
+    assert_close(z, second(middle)[0])
+    assert_close(log_det, part + second(middle)[1])

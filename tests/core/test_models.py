@@ -1,0 +1,161 @@
+import math
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from skgen.core.gaussian import Gaussian
+from skgen.core.marginals import Whitening
+from skgen.core.models import Flow, Mixture, Preconditioned, SolverAccuracyWarning
+from skgen.core.paths import LinearPath
+from skgen.core.solvers import SOLVERS
+
+MEAN = torch.tensor([0.7, -0.4], dtype=torch.float64)
+SCALE = torch.tensor([0.3, 1.6], dtype=torch.float64)
+
+
+class ExactVelocity(nn.Module):
+    """Velocity whose flow carries N(0, I) to N(MEAN, diag(SCALE^2)) along the linear path.
+
+    Independent noise and data: ``E[data - noise | x_t]`` in closed form.
+    """
+
+    def forward(self, x, t):
+        spread = t**2 * SCALE**2 + (1 - t) ** 2
+        return MEAN + (t * SCALE**2 - (1 - t)) / spread * (x - t * MEAN)
+
+    def field(self, dtype, divergence=False):
+        def velocity(t, x):
+            spread = t**2 * SCALE**2 + (1 - t) ** 2
+            trace = ((t * SCALE**2 - (1 - t)) / spread).sum().expand(len(x))
+            v = self(x, torch.full((1, 1), t, dtype=x.dtype))
+            return (v, trace) if divergence else (v,)
+
+        return velocity
+
+
+def exact_flow(solver="rk4", n_steps=8, tolerance=0.0):
+    return Flow(ExactVelocity(), LinearPath(), 2, solver, n_steps, tolerance)
+
+
+def rows(n=50, spread=2.0):
+    z = torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return MEAN + spread * SCALE * z
+
+
+TRUTH = Gaussian(MEAN, SCALE.diag())
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_log_density_converges_to_the_closed_form_at_the_order_of_the_solver(solver):
+    x, order = rows(), SOLVERS[solver].order
+    # Few enough steps for dopri5 to stay above rounding.
+    errors = [
+        (exact_flow(solver, n).log_prob(x) - TRUTH.log_prob(x)).abs().max().item() for n in (32, 64)
+    ]
+    assert math.log2(errors[0] / errors[1]) > order - 0.5
+    fine = exact_flow(solver, {1: 20_000, 2: 9000}.get(order, 200))
+    assert_close(fine.log_prob(x), TRUTH.log_prob(x), rtol=0, atol=5e-3 if order == 1 else 1e-6)
+
+
+def test_samples_are_those_of_the_gaussian():
+    drawn = exact_flow().sample(50_000, torch.Generator().manual_seed(0))
+    assert_close(drawn.mean(0) / SCALE, MEAN / SCALE, atol=0.02, rtol=0)
+    assert_close(drawn.std(0) / SCALE, torch.ones_like(MEAN), atol=0.01, rtol=0)
+
+
+def test_transport_there_and_back():
+    flow, x = exact_flow("dopri5", 64), rows()
+    noise = flow.transport(x, to_data=False)
+    assert_close(noise, (x - MEAN) / SCALE, atol=1e-6, rtol=0)
+    assert_close(flow.transport(noise, to_data=True), x, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "solver, n_steps",
+    [("midpoint", 1), ("midpoint", 2), ("heun", 1), ("rk4", 1), ("rk4", 2), ("dopri5", 1)],
+)
+def test_refinement_reaches_the_tolerance(solver, n_steps):
+    x, tolerance = rows(), 1e-2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SolverAccuracyWarning)
+        plain = exact_flow(solver, n_steps).log_prob(x)
+        refined = exact_flow(solver, n_steps, tolerance).log_prob(x)
+    before, after = [(log_prob - TRUTH.log_prob(x)).abs() for log_prob in (plain, refined)]
+    assert before.mean() > 3 * tolerance
+    assert after.mean() < min(before.mean() / 5, 3 * tolerance)
+
+
+@pytest.mark.parametrize("solver, n_steps", [("euler", 1), ("euler", 4), ("midpoint", 2)])
+def test_warns_where_the_tolerance_is_not_reached(solver, n_steps):
+    with pytest.warns(
+        SolverAccuracyWarning, match=rf"steps of solver '{solver}'\. Increase n_steps"
+    ):
+        exact_flow(solver, n_steps, 1e-5).log_prob(rows())
+
+
+def test_no_warning_where_it_is():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exact_flow("rk4", 8, 1e-3).log_prob(rows())
+
+
+def test_refinement_of_a_row_does_not_depend_on_the_others():
+    x, flow = rows(spread=6.0), exact_flow("rk4", 4, 1e-3)
+    together = flow.log_prob(x)
+    assert (together - exact_flow("rk4", 4).log_prob(x)).abs().max() > 1e-3  # some are refined
+    alone = torch.cat([flow.log_prob(row[None]) for row in x])
+    assert_close(together, alone, rtol=1e-12, atol=1e-12)
+
+
+def test_loss_is_least_for_the_exact_velocity():
+    flow, data = exact_flow(), rows(4000, spread=1.0)
+
+    def loss(shift):
+        flow.network.forward = lambda x, t: ExactVelocity.forward(flow.network, x, t) + shift
+        return float(flow.loss(data, torch.Generator().manual_seed(0)))
+
+    assert loss(0.0) < min(loss(0.1), loss(-0.1))
+    assert loss(0.1) + loss(-0.1) - 2 * loss(0.0) == pytest.approx(2 * 0.1**2, rel=1e-6)
+
+
+def test_preconditioned_density_and_samples():
+    x = rows(500)
+    model = Gaussian(torch.zeros(2).double(), torch.eye(2).double())
+    density = Preconditioned(Whitening(x, 0.0), model, 2)
+    covariance = torch.cov(x.T, correction=0)
+    expected = Gaussian(x.mean(0), torch.linalg.cholesky(covariance))
+    assert_close(density.log_prob(x), expected.log_prob(x))
+    drawn = density.sample(50_000, torch.Generator().manual_seed(0))
+    z = torch.linalg.solve_triangular(expected.scale_tril, (drawn - x.mean(0)).T, upper=False)
+    assert_close(torch.cov(z), torch.eye(2).double(), atol=0.02, rtol=0)
+
+
+def two_components(weights=(0.2, 0.8)):
+    one = torch.eye(1, dtype=torch.float64)
+    return Mixture([Gaussian(one[0] * -5, one), Gaussian(one[0] * 5, one / 2)], weights)
+
+
+def test_mixture_has_mass_one_and_draws_in_proportion():
+    mixture = two_components()
+    grid = torch.linspace(-15, 15, 3001, dtype=torch.float64)[:, None]
+    assert float(mixture.log_prob(grid).exp().sum() * 0.01) == pytest.approx(1, abs=1e-9)
+    drawn = mixture.sample(20_000, torch.Generator().manual_seed(0))[:, 0]
+    assert float((drawn > 0).double().mean()) == pytest.approx(0.8, abs=0.012)
+    assert float(drawn[drawn > 0].std()) == pytest.approx(0.5, rel=0.03)
+    assert float(drawn[drawn < 0].std()) == pytest.approx(1.0, rel=0.05)
+    swaps = ((drawn[1:] > 0) != (drawn[:-1] > 0)).double().mean()  # rows are not sorted
+    assert float(swaps) == pytest.approx(2 * 0.2 * 0.8, abs=0.02)
+
+
+def test_component_that_fails_counts_as_nothing():
+    class Broken(nn.Module):
+        def log_prob(self, x):
+            return x[:, 0].new_tensor([math.nan, math.inf, -math.inf])
+
+    gaussian = two_components().components[0]
+    x = torch.tensor([[-5.0], [0.0], [1.0]], dtype=torch.float64)
+    mixture = Mixture([Broken(), gaussian], [0.75, 0.25])
+    assert_close(mixture.log_prob(x), gaussian.log_prob(x) + math.log(0.25))

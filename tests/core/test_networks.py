@@ -1,0 +1,123 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from skgen.core.networks import (
+    ACTIVATIONS,
+    DeepVelocityNetwork,
+    TimeFeatures,
+    VelocityNetwork,
+    _TwoLayers,
+    velocity_network,
+)
+from skgen.core.paths import LinearPath
+
+every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
+every_shape = pytest.mark.parametrize(
+    "d, sizes", [(1, (8, 8)), (2, (5, 9)), (3, (16, 4)), (7, (6, 6)), (2, (8,)), (3, (4, 5, 6))]
+)
+
+
+def random_network(d, sizes, activation="silu", seed=0):
+    """A network whose weights are all random, those that start at zero too."""
+    generator = torch.Generator().manual_seed(seed)
+    network = velocity_network(d, sizes, activation, LinearPath(), generator)
+    for p in network.parameters():
+        p.data += 0.3 * torch.randn(p.shape, generator=generator)
+    return network
+
+
+@every_activation
+def test_activation_gradients(activation):
+    function, gradient = ACTIVATIONS[activation]
+    x = torch.linspace(-30, 30, 241, dtype=torch.float64) + 1e-3
+    factor = torch.linspace(1, 2, 241, dtype=torch.float64)
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(function(leaf), leaf, factor)
+    assert_close(gradient(factor, x), expected, rtol=1e-12, atol=1e-12)
+
+
+@every_activation
+def test_two_layers_gradient(activation):
+    generator = torch.Generator().manual_seed(0)
+    shapes = (4, 5 + 3), (3, 5), (2, 3)  # stacked pre-activations, hidden, out
+    tensors = [
+        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for shape in shapes
+    ]
+
+    def plain(pre, hidden, out):
+        u, s = pre.split([5, 3], dim=1)
+        function = ACTIVATIONS[activation].function
+        return function(s + function(u) @ hidden.T) @ out.T
+
+    def fused(*tensors):
+        return _TwoLayers.apply(*tensors, ACTIVATIONS[activation])
+
+    assert_close(fused(*tensors), plain(*tensors))
+    assert torch.autograd.gradcheck(fused, tensors)
+
+
+@every_activation
+@every_shape
+@pytest.mark.parametrize("t", [0.0, 0.4, 0.97, 1.0])
+def test_divergence_is_the_trace_of_the_jacobian(activation, d, sizes, t):
+    network = random_network(d, sizes, activation).double()
+    x = torch.randn(6, d, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    velocity, divergence = network.field(torch.float64, divergence=True)(t, x)
+
+    def one(row):
+        return network(row[None], row.new_full((1, 1), t))[0]
+
+    jacobians = torch.stack([torch.autograd.functional.jacobian(one, row) for row in x])
+    expected = jacobians.diagonal(dim1=1, dim2=2).sum(1)
+    assert (divergence - expected).abs().max() <= 1e-10 * (1 + expected.abs().max())
+    assert_close(velocity, network(x, x.new_full((6, 1), t)), rtol=1e-10, atol=1e-10)
+
+
+@every_shape
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.float64, 1e-4)])
+def test_field_equals_forward(d, sizes, dtype, tolerance):
+    network = random_network(d, sizes)
+    x = torch.randn(9, d, generator=torch.Generator().manual_seed(1))
+    for t in (0.0, 0.5, 1.0):
+        (velocity,) = network.field(dtype)(t, x.to(dtype))
+        assert velocity.dtype == dtype and not velocity.requires_grad
+        expected = network(x, torch.full((9, 1), t)).to(dtype)
+        assert_close(velocity, expected, rtol=tolerance, atol=tolerance)
+
+
+@every_shape
+def test_untrained_velocity_is_that_of_a_gaussian(d, sizes):
+    network = velocity_network(d, sizes, "silu", LinearPath(), torch.Generator().manual_seed(0))
+    x, t = torch.randn(5, d), torch.linspace(0, 1, 5)[:, None]
+    gain = (2 * t - 1) / (t**2 + (1 - t) ** 2)
+    assert_close(network(x, t), gain * x)
+
+
+def test_depth_chooses_the_network():
+    kinds = {sizes: type(random_network(2, sizes)) for sizes in [(4,), (4, 4), (4, 4, 4)]}
+    assert kinds == {
+        (4,): DeepVelocityNetwork,
+        (4, 4): VelocityNetwork,
+        (4, 4, 4): DeepVelocityNetwork,
+    }
+
+
+def test_initial_weights_come_from_the_generator():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    one, same, other = (random_network(2, (4, 4), seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one.weight_in, same.weight_in)
+    assert not torch.equal(one.weight_in, other.weight_in)
+
+
+def test_time_features_follow_dtype_and_separate_times():
+    features = TimeFeatures(LinearPath())
+    t = torch.linspace(0, 1, 101, dtype=torch.float64)[:, None]
+    values, zoom = features(t)
+    assert values.shape == (101, features.n_features) and values.dtype == torch.float64
+    assert (values.diff(dim=0).abs().amax(dim=1) > 0.1).all()
+    assert (zoom.diff(dim=0) > 0).all() and zoom[-1] <= 1 / features.resolution + 1e-9
+    assert_close(features(t.float())[0].double(), values, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,190 @@
+import warnings
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import logsumexp
+from sklearn.base import BaseEstimator, clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skgen import FlowMatchingDensity, GaussianMLE
+from skgen.compose import StackedDensity, default_members
+from skgen.datasets import TwoMoons
+
+from .estimators import cheap_flow, cheap_members, two_clusters
+
+X = TwoMoons().sample(600, random_state=0)
+TEST = TwoMoons().sample(1000, random_state=1)
+
+
+@pytest.mark.parametrize("cv", [None, 3, KFold(2), [(np.arange(300), np.arange(300, 600))]])
+def test_about_as_good_as_the_best_member(cv):
+    members = [
+        ("poor", GaussianMLE()), ("good", GaussianMixture(12, random_state=0)),
+        ("other", KernelDensity(bandwidth=0.15)),
+    ]  # fmt: skip
+    stack = StackedDensity(estimators=members, cv=cv, random_state=0).fit(X)
+    alone = [clone(member).fit(X).score_samples(TEST).mean() for _, member in members]
+    assert stack.score(TEST) > max(alone) - 0.03
+    assert stack.weights_[0] < 0.05
+    assert stack.weights_.sum() == pytest.approx(1) and (stack.weights_ >= 1e-3 - 1e-12).all()
+
+
+def test_density_is_the_mixture_of_the_members():
+    stack = StackedDensity(estimators=cheap_members(), random_state=0).fit(X)
+    columns = [member.score_samples(TEST) for member in stack.estimators_]
+    expected = logsumexp(columns, axis=0, b=stack.weights_[:, None])
+    assert_allclose(stack.score_samples(TEST), expected, rtol=1e-10)
+    assert list(stack.named_estimators_) == ["mixture", "kernel", "gaussian"]
+    assert stack.named_estimators_["kernel"] is stack.estimators_[1]
+
+
+def test_folds_refit_the_members_on_all_rows():
+    member = [("gaussian", GaussianMLE())]
+    whole = StackedDensity(estimators=member, cv=2, random_state=0).fit(X)
+    held_out = StackedDensity(estimators=member, random_state=0).fit(X)
+    expected = GaussianMLE().fit(X)
+    assert_allclose(whole.score_samples(TEST), expected.score_samples(TEST))
+    assert abs(held_out.score(TEST) - expected.score(TEST)) > 1e-5
+
+
+def test_given_estimators_are_not_fitted():
+    members = cheap_members()
+    StackedDensity(estimators=members, random_state=0).fit(X)
+    assert not any(key.endswith("_") for _, member in members for key in vars(member))
+
+
+@pytest.mark.parametrize("n, sizes", [(50, [1]), (80, [1, 4]), (400, [1, 4, 16]),
+                                      (2000, [1, 4, 16, 64])])  # fmt: skip
+def test_default_members(n, sizes):
+    names = [name for name, _ in default_members(n)]
+    flows = ["standardized_flow", "gaussianized_flow"]
+    assert names == [f"mixture{k}" for k in sizes] + flows
+
+
+def test_default_stack(monkeypatch):
+    monkeypatch.setattr("skgen.compose.FlowMatchingDensity", cheap_flow)
+    moved = 1e4 * X + 7
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stack = StackedDensity(random_state=0).fit(X)
+        scaled = StackedDensity(random_state=0).fit(moved)
+    assert len(stack.estimators_) == 5
+    assert stack.score(TEST) > GaussianMLE().fit(X).score(TEST) + 0.5
+    assert stack.sample(10).shape == (10, 2)
+    expected = stack.score_samples(TEST) - 2 * np.log(1e4)
+    assert_allclose(scaled.score_samples(1e4 * TEST + 7), expected, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        GaussianMixture(3),  # returns (rows, labels) and takes no seed
+        BayesianGaussianMixture(n_components=3),
+        KernelDensity(bandwidth=0.2),
+        GaussianMLE(),
+        StackedDensity(estimators=[("inner", GaussianMixture(2)), ("other", GaussianMLE())]),
+    ],
+    ids=lambda member: type(member).__name__,
+)
+def test_members_of_any_kind_are_sampled(member):
+    stack = StackedDensity(estimators=[("member", member)], random_state=0).fit(X)
+    drawn = stack.sample(4000)
+    assert drawn.shape == (4000, 2) and len(np.unique(drawn[:, 0])) == 4000
+    assert_array_equal(stack.sample(4000), drawn)
+    assert not np.array_equal(stack.sample(4000, random_state=1), drawn)
+    assert_allclose(drawn.mean(0), X.mean(0), atol=0.1)
+    assert_allclose(drawn.std(0), X.std(0), atol=0.2)
+    own = drawn[:2000], stack.sample(2000, random_state=5)
+    assert stack.score(own[0]) == pytest.approx(stack.score(own[1]), abs=0.1)
+
+
+def test_rows_come_from_the_members_by_weight():
+    low, high = GaussianMLE().fit(X - 100), GaussianMLE().fit(X + 100)
+    stack = StackedDensity(estimators=cheap_members()[:2], random_state=0).fit(X)
+    stack.estimators_, stack.weights_ = [low, high], np.array([0.3, 0.7])
+    drawn = stack.sample(20_000)[:, 0]
+    assert (drawn > 0).mean() == pytest.approx(0.7, abs=0.01)
+    swaps = ((drawn[1:] > 0) != (drawn[:-1] > 0)).mean()  # rows are not sorted by member
+    assert swaps == pytest.approx(2 * 0.3 * 0.7, abs=0.02)
+
+
+def test_weight_k_is_k_copies_on_the_same_side_of_a_split():
+    weight = np.arange(600) % 3
+    rows, copies = np.arange(600), np.repeat(np.arange(600), weight)
+    folds = [(rows[:400], rows[400:])]
+    copied = [(np.flatnonzero(copies < 400), np.flatnonzero(copies >= 400))]
+    members = [("full", GaussianMLE()), ("kernel", KernelDensity(bandwidth=0.2))]
+    one = StackedDensity(estimators=members, cv=folds).fit(X, sample_weight=weight)
+    two = StackedDensity(estimators=members, cv=copied).fit(X[copies])
+    assert_allclose(one.weights_, two.weights_, atol=1e-6)
+    assert_allclose(one.score_samples(TEST), two.score_samples(TEST), atol=1e-6)
+
+
+def test_weights_that_leave_no_held_out_row():
+    weight = np.r_[np.ones(400), np.zeros(200)]
+    folds = [(np.arange(400), np.arange(400, 600))]
+    stack = StackedDensity(estimators=cheap_members(), cv=folds).fit(X, sample_weight=weight)
+    assert_allclose(stack.weights_, 1 / 3)
+
+
+def test_nested_parameters():
+    stack = StackedDensity(estimators=cheap_members())
+    assert stack.get_params()["kernel__bandwidth"] == 0.5
+    stack.set_params(kernel__bandwidth=0.2, gaussian=GaussianMLE(covariance_type="diag"))
+    assert dict(stack.estimators)["kernel"].bandwidth == 0.2
+    assert stack.get_params()["gaussian__covariance_type"] == "diag"
+    choice = {"kernel__bandwidth": [0.05, 5.0], "mixture__n_components": [2]}
+    search = GridSearchCV(stack.set_params(random_state=0), choice, cv=2).fit(X[::2])
+    assert search.best_params_["kernel__bandwidth"] == 0.05
+
+
+@pytest.mark.parametrize(
+    "estimators, error, message",
+    [
+        ([], ValueError, "non-empty list of"),
+        ([GaussianMLE()], ValueError, r"\(name, estimator\) pairs"),
+        ([("a", GaussianMLE()), ("a", GaussianMLE())], ValueError, "not unique"),
+        ([("a__b", GaussianMLE())], ValueError, "must not contain __"),
+        ([("cv", GaussianMLE())], ValueError, "conflict with constructor arguments"),
+        ([("p", make_pipeline(StandardScaler(), GaussianMLE()))], ValueError, "'p' is a Pipeline"),
+        ([("c", LogisticRegression())], ValueError, "'c' .* has no score_samples"),
+        ([("s", StandardScaler())], ValueError, "is not a density estimator"),
+    ],
+)  # fmt: skip
+def test_bad_members(estimators, error, message):
+    with pytest.raises(error, match=message):
+        StackedDensity(estimators=estimators).fit(X)
+
+
+def test_member_without_sample():
+    class Scorer(BaseEstimator):
+        def fit(self, X, y=None):
+            self.density_ = GaussianMLE().fit(X)
+            return self
+
+        def score_samples(self, X):
+            return self.density_.score_samples(X)
+
+    stack = StackedDensity(estimators=[("scorer", Scorer())]).fit(X)
+    assert np.isfinite(stack.score(X))
+    with pytest.raises(AttributeError, match="has no method sample"):
+        stack.sample()
+
+
+@pytest.mark.slow
+def test_parallel_members_agree_with_serial_ones():
+    members = [("mixture", GaussianMixture(2)), ("flow", cheap_flow(random_state=None))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one, two = (
+            StackedDensity(estimators=members, n_jobs=n_jobs, random_state=0).fit(two_clusters())
+            for n_jobs in (None, 2)
+        )
+    assert isinstance(one.estimators_[1], FlowMatchingDensity)
+    assert_allclose(one.score_samples(X), two.score_samples(X), rtol=1e-6)
