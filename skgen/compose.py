@@ -74,7 +74,7 @@ class StackedDensity(DensityMixin, _BaseComposition):
         Weights of the members in the mixture.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where X had some.
 
     See Also

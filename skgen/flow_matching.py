@@ -32,9 +32,9 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         \log p(x) = \log N(x(0)) - \int_0^1 \nabla\cdot v(x(t), t)\,dt
 
     where x(t) solves :math:`dx/dt = v` and ends in x. With two hidden layers the divergence has a
-    closed form. Columns are preconditioned first, and the result is mixed with two Gaussians, with
-    weights from held-out rows, so that no row is assigned an absurdly small density; both are
-    part of the log-density, which is normalised and in the units of X.
+    closed form. Columns are preconditioned first, and the result is mixed with three simple
+    densities, with weights from held-out rows, so that no row is assigned an absurdly small
+    density; both are part of the log-density, which is normalised and in the units of X.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
     reg_covar : float, default=1e-6
         Variance added before whitening, in units of the column variances.
     defensive_weight : float, default=0.001
-        Least weight of each of the two Gaussians in the mixture; 0 leaves them out.
+        Least weight of each of the three simple densities in the mixture; 0 leaves them out.
     solver : {"rk4", "dopri5", "heun", "midpoint", "euler"}, default="rk4"
         Solver of the ODE.
     n_steps : int, default=8
@@ -58,14 +58,15 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         Rows whose numerical error is estimated to be larger (log-densities in nats, samples and
         transforms in standard deviations) are solved again with twice the steps, up to 16 times
         ``n_steps``; then a warning is raised. 0 switches the estimate off.
-    batch_size : int, default=512
-        Rows a gradient step.
+    batch_size : int or "auto", default="auto"
+        Rows a gradient step; "auto" is 1024 for up to three features and 512 for more.
     learning_rate_init : float, default=3e-3
         Peak of the one-cycle learning rate.
     weight_decay : float, default=1e-4
         Decoupled weight decay.
-    max_iter : int, default=8000
-        Most gradient steps (not passes over the data).
+    max_iter : int or "auto", default="auto"
+        Most gradient steps (not passes over the data); "auto" is 12,000 for up to three features
+        and 8,000 for more.
     tol : float, default=1e-3
         Gain of the held-out score (nats) that counts as progress.
     n_iter_no_change : int, default=10
@@ -97,11 +98,12 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         Mean held-out log-density (nats, units of X) after each round.
     best_validation_score_ : float or None
         The best of them.
-    mixture_weights_ : ndarray of shape (3,)
-        Weights of the flow, of the Gaussian it started as, and of a Gaussian fitted to X.
+    mixture_weights_ : ndarray of shape (4,)
+        Weights of the flow, of a Gaussian mixture and of the Gaussian the flow started as, both
+        behind the same preconditioning, and of a Gaussian fitted to X.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where X had some.
     device_ : str
         Device of the fit.
@@ -151,10 +153,10 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         solver="rk4",
         n_steps=8,
         solver_tol=1e-3,
-        batch_size=512,
+        batch_size="auto",
         learning_rate_init=3e-3,
         weight_decay=1e-4,
-        max_iter=8000,
+        max_iter="auto",
         tol=1e-3,
         n_iter_no_change=10,
         early_stopping=True,
@@ -260,7 +262,7 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
 
     @property
     def mixture_weights_(self) -> np.ndarray:
-        """Weights of the flow, of the Gaussian it started as, and of a Gaussian fitted to X."""
+        """Weights of the flow, a Gaussian mixture, the flow's start and a Gaussian."""
         return cast(Mixture, self.module_).weights.cpu().numpy()
 
     @property

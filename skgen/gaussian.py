@@ -52,7 +52,7 @@ class GaussianMLE(BaseDensity):
         Fitted covariance, in squared units of X.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where X had some.
     device_ : str
         Device of the fit.

@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 from tqdm import tqdm
@@ -35,6 +36,7 @@ except ImportError:  # scikit-learn < 1.9
 
 
 MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
+MAX_MIXTURE_ROWS = 20_000  # for the Gaussian mixture, which no longer gains from more
 PROBE = 0.25  # share of max_iter after which preconditioning="auto" keeps the better candidate
 
 
@@ -42,8 +44,8 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
     """Base of the densities trained by gradient steps.
 
     A subclass builds its model in `_build_model`. The fitted density is a defensive mixture: the
-    model behind its preconditioner, the Gaussian that the model started as, and a Gaussian fitted
-    to all rows.
+    model behind its preconditioner; behind the same, a Gaussian mixture and the Gaussian that the
+    model started as; and a Gaussian fitted to all rows in their own units.
     """
 
     _parameter_constraints: dict = {
@@ -51,10 +53,10 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         "preconditioning": [StrOptions({"auto", "standardize", "gaussianize"})],
         "reg_covar": [Interval(Real, 0, None, closed="left")],
         "defensive_weight": [Interval(Real, 0, 0.25, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "early_stopping": ["boolean"],
@@ -81,12 +83,13 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         x_train, x_held = self._hold_out(x, generator)
         gaussian = fit_gaussian(x, None, "full", max(self.reg_covar, 1e-9))
         candidates = self._candidates(x_train, generator)
-        probe = math.ceil(PROBE * self.max_iter) if len(candidates) > 1 else 0
-        bar = tqdm(total=self.max_iter + probe, disable=not self.verbose)
+        plan = self._plan(x.shape[1])
+        probe = math.ceil(PROBE * plan.max_iter) if len(candidates) > 1 else 0
+        bar = tqdm(total=plan.max_iter + probe, disable=not self.verbose)
         with bar, _callbacks(self) as on_round:
             trainers = {
                 kind: self._trainer(
-                    kind, density, gaussian, x_train, x_held, generator, bar, on_round
+                    kind, density, gaussian, x_train, x_held, plan, generator, bar, on_round
                 )
                 for kind, density in candidates.items()
             }
@@ -103,7 +106,25 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         self.validation_scores_ = history.scores if self.early_stopping else None
         self.best_validation_score_ = history.best_score if self.early_stopping else None
         self._warn_unless_converged(history)
-        return self._defended(candidates[kind], gaussian, x_held)
+        return self._defended(candidates[kind], gaussian, x_train, x_held, generator.initial_seed())
+
+    def _plan(self, n_features: int) -> Plan:
+        """Settings of the training; "auto" spends more on few features.
+
+        There the data tell the density more exactly than gradients of 512 rows can follow.
+        """
+        few = n_features <= 3
+        max_iter = (12_000 if few else 8_000) if self.max_iter == "auto" else self.max_iter
+        batch_size = (1024 if few else 512) if self.batch_size == "auto" else self.batch_size
+        return Plan(
+            max_iter=max_iter,
+            batch_size=batch_size,
+            learning_rate=self.learning_rate_init,
+            weight_decay=self.weight_decay,
+            tol=self.tol,
+            patience=self.n_iter_no_change,
+            round_length=max(1, max_iter // 40),
+        )
 
     def _hold_out(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Split the rows, in random order, into those trained on and those held out."""
@@ -151,6 +172,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         gaussian: Gaussian,
         x_train: Tensor,
         x_held: Tensor | None,
+        plan: Plan,
         generator: torch.Generator,
         bar: tqdm,
         on_round: Callable[[], bool] | None,
@@ -170,15 +192,6 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
                 log_prob = (model.log_prob_fast(z) + log_det).nan_to_num(nan=-math.inf)
                 return float(torch.cat([log_prob[None], defence]).logsumexp(0).mean())
 
-        plan = Plan(
-            max_iter=self.max_iter,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate_init,
-            weight_decay=self.weight_decay,
-            tol=self.tol,
-            patience=self.n_iter_no_change,
-            round_length=max(1, self.max_iter // 40),
-        )
         own = torch.Generator(device).manual_seed(generator.initial_seed())
         return Trainer(
             model, z_train, validate, plan, own, bar, kind, int(self.verbose) >= 2, on_round
@@ -192,24 +205,31 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         late = len(scores) // 10 + 1
         if len(scores) <= late or scores[-1] - scores[-1 - late] > 0.1:
             warnings.warn(
-                f"The held-out log-likelihood was still rising after max_iter={self.max_iter} "
-                "gradient steps. Increase max_iter.",
+                f"The held-out log-likelihood was still rising after {history.n_iter} gradient "
+                "steps. Increase max_iter.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
 
     def _defended(
-        self, density: Preconditioned, gaussian: Gaussian, x_held: Tensor | None
+        self,
+        density: Preconditioned,
+        gaussian: Gaussian,
+        x_train: Tensor,
+        x_held: Tensor | None,
+        seed: int,
     ) -> Mixture:
-        """Mix the trained density with two Gaussians; weights by EM on the held-out rows."""
+        """Mix the trained density with simple ones; weights by EM on the held-out rows."""
         density = density.to(gaussian.mean.device)
-        origin = torch.zeros_like(gaussian.mean)
-        normal = Gaussian(origin, torch.ones_like(origin).diag())
-        start = Preconditioned(density.bijection, normal, density.n_features)
         floor = self.defensive_weight
         if not floor:
             return Mixture([density], [1.0])
-        mixture = Mixture([density, start, gaussian], [1 - 2 * floor, floor, floor])
+        bijection, d = density.bijection, density.n_features
+        origin = torch.zeros_like(gaussian.mean)
+        normal = Gaussian(origin, torch.ones_like(origin).diag())
+        simple = [fit_gaussian_mixture(bijection(x_train[:MAX_MIXTURE_ROWS])[0], seed), normal]
+        defence = [Preconditioned(bijection, model, d) for model in simple]
+        mixture = Mixture([density, *defence, gaussian], [1 - 3 * floor, floor, floor, floor])
         if x_held is not None:
             with torch.no_grad():
                 log_probs = mixture.component_log_probs(x_held).cpu().numpy()
@@ -220,6 +240,21 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
     def _density(self) -> Preconditioned:
         """The trained density without its defence."""
         return cast(Preconditioned, cast(Mixture, self.module_).components[0])
+
+
+def fit_gaussian_mixture(z: Tensor, seed: int) -> Mixture:
+    """Gaussian mixture of preconditioned rows by EM: 16 components, or one for 20 rows."""
+    n_components = max(1, min(16, len(z) // 20))
+    fitted = GaussianMixture(
+        n_components, reg_covar=1e-4, init_params="k-means++", random_state=seed % 2**32
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # any state of EM is a density
+        fitted.fit(z.cpu().numpy())
+    means = torch.from_numpy(fitted.means_).to(z)
+    scales = torch.linalg.cholesky(torch.from_numpy(fitted.covariances_).to(z))
+    components = [Gaussian(mean, scale) for mean, scale in zip(means, scales, strict=True)]
+    return Mixture(components, fitted.weights_).to(z.device)
 
 
 @contextmanager

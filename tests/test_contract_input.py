@@ -126,7 +126,6 @@ def test_difficult_rows_are_fitted(estimator, rows):
     assert drawn.shape == (20, rows.shape[1]) and np.isfinite(drawn).all()
 
 
-@pytest.mark.filterwarnings("ignore::skgen.core.models.SolverAccuracyWarning")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:sklearn")
 @pytest.mark.parametrize("far", [1e4, 1e30])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
