@@ -76,7 +76,7 @@ class BaseDensity(DensityMixin, BaseEstimator, ABC):
             self.device_ = resolve_device(self.device)
             x = torch.tensor(X, dtype=torch.float64)
             weight = None if sample_weight is None else torch.tensor(sample_weight)
-            if self.device_ != "mps":  # which has no float64: rows stay on the CPU until training
+            if self.device_ != "mps":  # which has no float64: rows go there only in float32
                 x = x.to(self.device_)
                 weight = None if weight is None else weight.to(self.device_)
             seed = _draw_seed(self.random_state)
@@ -138,11 +138,12 @@ class BaseDensity(DensityMixin, BaseEstimator, ABC):
         """
         check_is_fitted(self)
         check_n_samples(n_samples)
-        module, device = self._module_for(torch.float64)
-        generator = self._generator(random_state, device)
+        generator = self._generator(random_state, self._place_module())
         with torch.no_grad():
             parts = [
-                module.sample(min(n_samples - start, 16 * CHUNK_ROWS), generator).cpu().numpy()
+                self.module_.sample(min(n_samples - start, 16 * CHUNK_ROWS), generator)
+                .cpu()
+                .numpy()
                 for start in range(0, n_samples, 16 * CHUNK_ROWS)
             ]
         return wrap_samples(self, np.concatenate(parts))
@@ -155,17 +156,16 @@ class BaseDensity(DensityMixin, BaseEstimator, ABC):
         """Apply a row-wise function of tensors to validated rows, with bounded memory."""
         check_is_fitted(self)
         X = validate_data(self, to_array(X), dtype=[np.float64, np.float32], reset=False)
-        dtype = torch.float32 if X.dtype == np.float32 else torch.float64
-        _, device = self._module_for(dtype)
+        device = self._place_module()
         with torch.no_grad():
             parts = [
-                function(torch.tensor(X[start : start + CHUNK_ROWS], dtype=dtype, device=device))
+                function(torch.tensor(X[start : start + CHUNK_ROWS], device=device))
                 for start in range(0, len(X), CHUNK_ROWS)
             ]
         return torch.cat(parts).cpu().numpy()
 
-    def _module_for(self, dtype: torch.dtype) -> tuple[Density, torch.device]:
-        """Place the model where rows of a dtype can be evaluated."""
+    def _place_module(self) -> torch.device:
+        """Move the model to the device of the fit, if it is there, and return the device used."""
         device = torch.device(self.device_)
         if device.type != "cpu" and str(device) not in available_devices():
             warnings.warn(
@@ -176,9 +176,10 @@ class BaseDensity(DensityMixin, BaseEstimator, ABC):
             )
             self.device_ = "cpu"
             device = torch.device("cpu")
-        if device.type == "mps" and dtype == torch.float64:
+        if device.type == "mps":  # which has no float64
             device = torch.device("cpu")
-        return self.module_.to(device), device
+        self.module_.to(device)
+        return device
 
     def __getstate__(self) -> dict:
         """State with the weights on the CPU, so that it loads on any machine."""

@@ -249,9 +249,9 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         """
         check_is_fitted(self)
         check_n_samples(n_samples)
-        _, device = self._module_for(torch.float64)
+        generator = self._generator(random_state, self._place_module())
         bijection, flow = self._flow
-        noise = flow.noise(n_samples, self._generator(random_state, device))
+        noise = flow.noise(n_samples, generator)
         positions = flow.trajectory(noise, 4 * self.n_steps)
         return np.stack([bijection.inverse(z).cpu().numpy() for z in positions])
 

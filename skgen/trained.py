@@ -155,15 +155,13 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         if self.preconditioning == "auto":
             # Without held-out rows there is nothing to choose by.
             kinds = ["standardize", "gaussianize"] if self.early_stopping else ["gaussianize"]
-        weights = torch.Generator().manual_seed(generator.initial_seed())
-        return {
-            kind: Preconditioned(
-                fit_preconditioner(x, kind, self.reg_covar),
-                self._build_model(d, weights).to(x.device),
-                d,
-            )
-            for kind in kinds
-        }
+        return {kind: self._candidate(kind, x, generator.initial_seed()) for kind in kinds}
+
+    def _candidate(self, kind: str, x: Tensor, seed: int) -> Preconditioned:
+        # Its own generator: "auto" gives the same model as the kind it chooses does by itself.
+        model = self._build_model(x.shape[1], torch.Generator().manual_seed(seed))
+        bijection = fit_preconditioner(x, kind, self.reg_covar)
+        return Preconditioned(bijection, model.to(x.device), x.shape[1])
 
     def _trainer(
         self,
@@ -185,11 +183,12 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
             z, log_det = density.bijection(x_held)
             start = standard_normal_log_prob(z) + log_det
             defence = torch.stack([start, gaussian.log_prob(x_held)])
-            defence = (defence + math.log(max(self.defensive_weight, 1e-6))).to(device)
-            z, log_det = z.to(device, torch.float32), log_det.to(device)
+            defence = defence + math.log(max(self.defensive_weight, 1e-6))
+            z = z.to(device, torch.float32)
 
             def validate() -> float:
-                log_prob = (model.log_prob_fast(z) + log_det).nan_to_num(nan=-math.inf)
+                log_prob = model.log_prob_fast(z).to(log_det) + log_det
+                log_prob = log_prob.nan_to_num(nan=-math.inf)
                 return float(torch.cat([log_prob[None], defence]).logsumexp(0).mean())
 
         own = torch.Generator(device).manual_seed(generator.initial_seed())
@@ -227,7 +226,8 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         bijection, d = density.bijection, density.n_features
         origin = torch.zeros_like(gaussian.mean)
         normal = Gaussian(origin, torch.ones_like(origin).diag())
-        simple = [fit_gaussian_mixture(bijection(x_train[:MAX_MIXTURE_ROWS])[0], seed), normal]
+        some = x_train[:: -(-len(x_train) // MAX_MIXTURE_ROWS)]  # spread: the rows may be sorted
+        simple = [fit_gaussian_mixture(bijection(some)[0], seed), normal]
         defence = [Preconditioned(bijection, model, d) for model in simple]
         mixture = Mixture([density, *defence, gaussian], [1 - 3 * floor, floor, floor, floor])
         if x_held is not None:

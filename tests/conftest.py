@@ -5,7 +5,6 @@ from sklearn.base import clone
 
 from .estimators import ESTIMATORS, TRAINED, fit_once
 
-
 # Cheap fits stop long before they converge, and their densities are solved roughly.
 EXPECTED = ["sklearn.exceptions.ConvergenceWarning", "skgen.core.models.SolverAccuracyWarning"]
 

@@ -17,16 +17,14 @@ MOONS = TwoMoons().sample(3000, random_state=0)
 @pytest.fixture(scope="module")
 def moons():
     """A flow trained long enough to see the moons."""
-    return FlowMatchingDensity(
-        hidden_layer_sizes=(64, 64), max_iter=800, random_state=0
-    ).fit(MOONS)  # fmt: skip
+    settings = {"hidden_layer_sizes": (64, 64), "max_iter": 800, "defensive_weight": 0}
+    return FlowMatchingDensity(**settings, random_state=0).fit(MOONS)
 
 
 def test_better_than_the_gaussian_and_near_the_truth(moons):
     test = TwoMoons().sample(2000, random_state=1)
     assert moons.score(test) > GaussianMLE().fit(MOONS).score(test) + 0.6
     assert moons.score(test) > TwoMoons().score(test) - 0.3
-    assert moons.mixture_weights_[0] > 0.9
 
 
 def test_transform_is_inverted_and_normal(moons):
@@ -97,7 +95,7 @@ def test_untrained_flow_is_the_fitted_gaussian(solver, sizes):
     flow = FlowMatchingDensity(
         hidden_layer_sizes=sizes, solver=solver, preconditioning="standardize", max_iter=1,
         learning_rate_init=1e-9, early_stopping=False, n_steps=200 if solver == "euler" else 40,
-        solver_tol=0, reg_covar=1e-9, random_state=0,
+        solver_tol=0, reg_covar=1e-9, defensive_weight=0, random_state=0,
     ).fit(X)  # fmt: skip
     tolerance = {"euler": 0.1, "heun": 5e-3, "midpoint": 5e-3}.get(solver, 1e-4)
     expected = multivariate_normal(X.mean(0), np.cov(X.T, bias=True)).logpdf(X)

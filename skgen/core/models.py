@@ -231,6 +231,7 @@ class Mixture(Density):
         parts = [
             cast(Density, component).sample(count, generator)
             for component, count in zip(self.components, counts, strict=True)
+            if count
         ]
         order = torch.argsort(choice, stable=True)
         rows = torch.cat(parts)

@@ -150,6 +150,12 @@ def test_mixture_has_mass_one_and_draws_in_proportion():
     assert float(swaps) == pytest.approx(2 * 0.2 * 0.8, abs=0.02)
 
 
+def test_mixture_of_mixtures_is_sampled_though_some_get_no_row():
+    nested = Mixture([two_components(), two_components((0.9, 0.1))], [1e-9, 1 - 1e-9])
+    drawn = nested.sample(2000, torch.Generator().manual_seed(0))
+    assert float((drawn < 0).double().mean()) == pytest.approx(0.9, abs=0.03)
+
+
 def test_component_that_fails_counts_as_nothing():
     class Broken(nn.Module):
         def log_prob(self, x):
