@@ -4,7 +4,8 @@ From noise to data
 
 A flow moves every point of a normal distribution along a path of its own to a point of the data.
 The motion can be watched with ``sample_trajectory``, and run backwards with ``transform``, which
-takes rows of data to the noise that they come from.
+takes rows of data to the noise that they come from. Both show the flow alone, without the simple
+densities that `sample` mixes in.
 """
 
 import matplotlib.pyplot as plt
