@@ -19,7 +19,7 @@ from skgen.datasets import Checkerboard, EightGaussians, TwoMoons
 
 # %%
 # The training is shortened to keep this page quick; the default ``max_iter`` comes closer. Part of
-# every fit is a Gaussian mixture, whose weight comes from held-out rows: the eight Gaussians are one.
+# every fit is a Gaussian mixture, with a weight from held-out rows. The eight Gaussians are one.
 
 truths = {
     "eight Gaussians": (EightGaussians(), (-7.5, 7.5, -7.5, 7.5)),

@@ -67,9 +67,9 @@ for name, values in log_density.items():
 
 # %%
 # Samples are new rows in the units of the table. In these pairs of columns they lie where the
-# held-out rows lie, curved and skewed as these are. A few stray, some below zero: the flow is mixed
-# with a Gaussian mixture and two Gaussians, and with so few rows the held-out likelihood gives the
-# Gaussians, which know no such bounds, a fair share.
+# held-out rows lie, curved and skewed as these are. A few stray. Those below zero are mostly
+# samples of the Gaussian that is mixed in: with so few rows, held-out likelihood gives it a fair
+# share.
 
 X_new = density.sample(len(X_test))
 names_of_parts = ("flow", "Gaussian mixture", "the flow's start", "Gaussian")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .divergence import exact_divergence
 from .paths import GaussianPath
@@ -16,21 +17,40 @@ Field = Callable[[float, Tensor], tuple[Tensor, ...]]
 
 
 class Activation(NamedTuple):
-    """An activation and its derivative times a factor, each one fused operation."""
+    """An activation and its derivative times a factor, each one fused operation.
 
-    function: Callable[[Tensor], Tensor]
-    gradient: Callable[[Tensor, Tensor], Tensor]  # (factor, input) -> factor * function'(input)
+    Both write into a given tensor, or make one.
+    """
+
+    function: Callable[..., Tensor]  # (input, out=None) -> function(input)
+    gradient: Callable[..., Tensor]  # (factor, input, out=None) -> factor * function'(input)
+
+
+def _activation(forward: Any, backward: Any, *constants: float) -> Activation:
+    """Wrap two operators of PyTorch, which have variants with and without ``out``."""
+
+    def function(x: Tensor, out: Tensor | None = None) -> Tensor:
+        return forward(x) if out is None else forward.out(x, out=out)
+
+    def gradient(factor: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
+        if out is None:
+            return backward(factor, x, *constants)
+        return backward.grad_input(factor, x, *constants, grad_input=out)
+
+    return Activation(function, gradient)
+
+
+def _tanh_gradient(factor: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
+    return torch.mul(factor, 1 - torch.tanh(x).square(), out=out)
 
 
 _aten = torch.ops.aten
 ACTIVATIONS = {
-    "silu": Activation(nn.functional.silu, _aten.silu_backward),
-    "gelu": Activation(nn.functional.gelu, _aten.gelu_backward),
-    "softplus": Activation(
-        nn.functional.softplus, lambda g, x: _aten.softplus_backward(g, x, 1.0, 20.0)
-    ),
-    "tanh": Activation(torch.tanh, lambda g, x: _aten.tanh_backward(g, torch.tanh(x))),
-    "relu": Activation(torch.relu, lambda g, x: _aten.threshold_backward(g, x, 0.0)),
+    "silu": _activation(_aten.silu, _aten.silu_backward),
+    "gelu": _activation(_aten.gelu, _aten.gelu_backward),
+    "softplus": _activation(_aten.softplus, _aten.softplus_backward, 1.0, 20.0),
+    "tanh": Activation(torch.tanh, _tanh_gradient),
+    "relu": _activation(_aten.relu, _aten.threshold_backward, 0.0),
 }
 
 
@@ -77,31 +97,73 @@ class TimeFeatures(nn.Module):
         return torch.cat([waves, zoom, zoom * t], dim=1), zoom
 
 
-class _TwoLayers(torch.autograd.Function):
-    """``act(s + B act(u)) W_out^T`` of stacked pre-activations ``(u, s)``.
+class _Workspace:
+    """Tensors that a network writes its layers to, kept from one training step to the next.
 
-    Autograd would record about twice as many operations; on a small network those, not
-    the matrix products, would set the pace of training.
+    Memory fresh from the system costs a page fault every 4 kB, more than the arithmetic on it.
+    """
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self.turn = 0  # of the forward pass that wrote to them last
+
+    def __call__(self, name: str, like: Tensor, width: int) -> Tensor:
+        """Tensor of a name, as many rows as ``like`` and a width."""
+        found, shape = self.tensors.get(name), (len(like), width)
+        if found is None or found.shape != shape or found.dtype != like.dtype:
+            found = self.tensors[name] = like.new_empty(shape)
+        return found
+
+    def __getstate__(self) -> dict:
+        return {"tensors": {}, "turn": 0}
+
+
+class _TwoLayers(torch.autograd.Function):
+    """``act(s + B act(u)) W_out^T`` of ``(u, s) = input W_in + b``.
+
+    Autograd would record about twice as many operations and allocate each result; on a small
+    network that, not the matrix products, would set the pace of training.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, pre: Tensor, hidden: Tensor, out: Tensor, activation: Activation
+        ctx: Any,
+        inputs: Tensor,
+        weight_in: Tensor,
+        bias_in: Tensor,
+        hidden: Tensor,
+        out: Tensor,
+        activation: Activation,
+        space: _Workspace,
     ) -> Tensor:
-        u, s = pre.split(hidden.shape[::-1], dim=1)
-        act_u = activation.function(u)
-        p = torch.addmm(s, act_u, hidden.T)
-        act_p = activation.function(p)
-        ctx.save_for_backward(u, p, act_u, act_p, hidden, out)
-        ctx.activation = activation
+        width_p, width_u = hidden.shape
+        pre = torch.addmm(bias_in, inputs, weight_in, out=space("pre", inputs, width_u + width_p))
+        u, p = pre.split([width_u, width_p], dim=1)
+        act_u = activation.function(u, out=space("act_u", inputs, width_u))
+        torch.addmm(p, act_u, hidden.T, out=p)
+        act_p = activation.function(p, out=space("act_p", inputs, width_p))
+        space.turn += 1
+        ctx.turn, ctx.space, ctx.activation = space.turn, space, activation
+        ctx.save_for_backward(inputs, weight_in, hidden, out)
         return act_p @ out.T
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        u, p, act_u, act_p, hidden, out = ctx.saved_tensors
-        grad_p = ctx.activation.gradient(grad @ out, p)
-        grad_u = ctx.activation.gradient(grad_p @ hidden, u)
-        return torch.cat([grad_u, grad_p], dim=1), grad_p.T @ act_u, grad.T @ act_p, None
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight_in, hidden, out = ctx.saved_tensors
+        space, gradient = ctx.space, ctx.activation.gradient
+        if ctx.turn != space.turn:
+            raise RuntimeError("The network was evaluated again before its gradient was taken.")
+        width_p, width_u = hidden.shape
+        pre, act_u, act_p = (space.tensors[name] for name in ("pre", "act_u", "act_p"))
+        u, p = pre.split([width_u, width_p], dim=1)
+        grad_pre = space("grad_pre", inputs, width_u + width_p)
+        grad_u, grad_p = grad_pre.split([width_u, width_p], dim=1)
+        gradient(torch.mm(grad, out, out=space("grad_act_p", grad, width_p)), p, out=grad_p)
+        gradient(torch.mm(grad_p, hidden, out=space("grad_act_u", grad, width_u)), u, out=grad_u)
+        grad_inputs = grad_pre @ weight_in.T if ctx.needs_input_grad[0] else None
+        grad_hidden, grad_out = grad_p.T @ act_u, grad.T @ act_p
+        return grad_inputs, inputs.T @ grad_pre, grad_pre.sum(0), grad_hidden, grad_out, None, None
 
 
 class VelocityNetwork(nn.Module):
@@ -152,6 +214,7 @@ class VelocityNetwork(nn.Module):
         width_u, width_p = hidden_layer_sizes
         width, d = width_u + width_p, n_features
         self.activation, self.path = activation, path
+        self._space = _Workspace()
         self.time_features = TimeFeatures(path)
         n_times = self.time_features.n_features
         speed = torch.ones(2 * d + n_times, width)
@@ -169,8 +232,15 @@ class VelocityNetwork(nn.Module):
         """Velocity (n, d) at positions ``x`` (n, d) and times ``t`` (n, 1)."""
         features, zoom = self.time_features(t)
         inputs = torch.cat([x, zoom * x, features], dim=1)
-        pre = torch.addmm(self.bias_in, inputs, self.weight_in * self.speed)
-        v = _TwoLayers.apply(pre, self.hidden, self.out, ACTIVATIONS[self.activation])
+        v = _TwoLayers.apply(
+            inputs,
+            self.weight_in * self.speed,
+            self.bias_in,
+            self.hidden,
+            self.out,
+            ACTIVATIONS[self.activation],
+            self._space,
+        )
         return torch.addcmul(v + self.bias_out, self.path.gaussian_gain(t), x)
 
     def field(self, dtype: torch.dtype, divergence: bool = False) -> Field:

@@ -8,6 +8,7 @@ from skgen.core.networks import (
     TimeFeatures,
     VelocityNetwork,
     _TwoLayers,
+    _Workspace,
     velocity_network,
 )
 from skgen.core.paths import LinearPath
@@ -40,22 +41,31 @@ def test_activation_gradients(activation):
 @every_activation
 def test_two_layers_gradient(activation):
     generator = torch.Generator().manual_seed(0)
-    shapes = (4, 5 + 3), (3, 5), (2, 3)  # stacked pre-activations, hidden, out
+    shapes = (4, 6), (6, 5 + 3), (5 + 3,), (3, 5), (2, 3)  # inputs, weights and biases
     tensors = [
         torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
         for shape in shapes
     ]
 
-    def plain(pre, hidden, out):
-        u, s = pre.split([5, 3], dim=1)
+    def plain(inputs, weight_in, bias_in, hidden, out):
+        u, s = (inputs @ weight_in + bias_in).split([5, 3], dim=1)
         function = ACTIVATIONS[activation].function
         return function(s + function(u) @ hidden.T) @ out.T
 
     def fused(*tensors):
-        return _TwoLayers.apply(*tensors, ACTIVATIONS[activation])
+        return _TwoLayers.apply(*tensors, ACTIVATIONS[activation], _Workspace())
 
     assert_close(fused(*tensors), plain(*tensors))
     assert torch.autograd.gradcheck(fused, tensors)
+
+
+def test_stale_gradient_is_refused():
+    network = VelocityNetwork(2, (4, 4), "silu", LinearPath(), torch.Generator().manual_seed(0))
+    x, t = torch.zeros(3, 2), torch.full((3, 1), 0.5)
+    first = network(x, t)
+    network(x, t)
+    with pytest.raises(RuntimeError, match="evaluated again"):
+        first.sum().backward()
 
 
 @every_activation
