@@ -84,7 +84,8 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         gaussian = fit_gaussian(x, None, "full", max(self.reg_covar, 1e-9))
         candidates = self._candidates(x_train, generator)
         plan = self._plan(x.shape[1])
-        probe = math.ceil(PROBE * plan.max_iter) if len(candidates) > 1 else 0
+        n_rounds = math.ceil(PROBE * plan.max_iter / plan.round_length)
+        probe = n_rounds * plan.round_length if len(candidates) > 1 else 0
         bar = tqdm(total=plan.max_iter + probe, disable=not self.verbose)
         with bar, _callbacks(self) as on_round:
             trainers = {
