@@ -23,7 +23,30 @@ from .core.interfaces import Density
 CHUNK_ROWS = 1024  # rows a pass: their hidden layers stay in the cache
 
 
-class BaseDensity(DensityMixin, BaseEstimator, ABC):
+class MeanScoreMixin(DensityMixin):
+    """`score` of an estimator that has `score_samples`."""
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean log-density of the rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training data.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the mean.
+
+        Returns
+        -------
+        log_likelihood : float
+            Mean of `score_samples` (nats), larger is better.
+        """
+        return weighted_mean(self.score_samples(X), sample_weight)
+
+
+class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
     """Base of the density estimators.
 
     A subclass stores its parameters in ``__init__`` and implements `_fit_model`, which returns
@@ -99,25 +122,6 @@ class BaseDensity(DensityMixin, BaseEstimator, ABC):
             Natural logarithm of the density (nats, in the units of X), in the dtype of X.
         """
         return self._by_chunks(X, lambda x: self.module_.log_prob(x))
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Mean log-density of the rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows in the units of the training data.
-        y : None
-            Ignored.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the mean.
-
-        Returns
-        -------
-        log_likelihood : float
-            Mean of `score_samples` (nats), larger is better.
-        """
-        return weighted_mean(self.score_samples(X), sample_weight)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows.

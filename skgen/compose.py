@@ -21,20 +21,20 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .base import (
+    MeanScoreMixin,
     as_frequencies,
     check_n_samples,
     check_weights,
     describe_columns,
     to_array,
     unchanged_on_error,
-    weighted_mean,
     wrap_samples,
 )
 from .flow_matching import FlowMatchingDensity
 from .mixing import mixture_weights
 
 
-class StackedDensity(DensityMixin, _BaseComposition):
+class StackedDensity(MeanScoreMixin, _BaseComposition):
     r"""Mixture of density estimators with weights found on rows they have not seen.
 
     .. math:: \log p(x) = \log \sum_k w_k\, p_k(x)
@@ -251,25 +251,6 @@ class StackedDensity(DensityMixin, _BaseComposition):
         log_densities = _log_densities(self.estimators_, X) + np.log(self.weights_)
         with np.errstate(over="ignore"):  # of float32: a density that small counts as 0
             return logsumexp(log_densities, axis=1).astype(X.dtype)
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Mean log-density of the rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows in the units of the training data.
-        y : None
-            Ignored.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the mean.
-
-        Returns
-        -------
-        log_likelihood : float
-            Mean of `score_samples` (nats), larger is better.
-        """
-        return weighted_mean(self.score_samples(X), sample_weight)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows: first the member of each, then the row.

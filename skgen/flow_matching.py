@@ -12,9 +12,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from .base import check_n_samples
+from .core.activations import ACTIVATIONS
 from .core.interfaces import Bijection
 from .core.models import Flow, Mixture
-from .core.networks import ACTIVATIONS, velocity_network
+from .core.networks import velocity_network
 from .core.paths import LinearPath
 from .core.solvers import SOLVERS
 from .trained import TrainedDensity

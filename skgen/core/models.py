@@ -21,7 +21,7 @@ from .solvers import SOLVERS, integrate, time_grid
 
 
 class SolverAccuracyWarning(UserWarning):
-    """The numerical error of a log-density may exceed its tolerance."""
+    """The numerical error of log-densities, samples or transforms may exceed its tolerance."""
 
 
 class Flow(Trainable):

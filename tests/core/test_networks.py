@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from skgen.core.activations import ACTIVATIONS
 from skgen.core.networks import (
-    ACTIVATIONS,
     DeepVelocityNetwork,
     TimeFeatures,
     VelocityNetwork,
