@@ -79,7 +79,8 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
                 f"Column(s) {describe_columns(self, constant)} of X are constant, so X has no "
                 "density. Drop them."
             )
-        x = x[as_frequencies(x.cpu().numpy(), sample_weight)]
+        weight = None if sample_weight is None else sample_weight.cpu().numpy()
+        x = x[as_frequencies(x.cpu().numpy(), weight)]
         x_train, x_held = self._hold_out(x, generator)
         gaussian = fit_gaussian(x, None, "full", max(self.reg_covar, 1e-9))
         candidates = self._candidates(x_train, generator)

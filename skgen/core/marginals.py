@@ -32,7 +32,7 @@ class Whitening(Bijection):
 
     def __init__(self, x: Tensor, regularisation: float) -> None:
         super().__init__()
-        scale = x.std(0, correction=0)
+        scale = _spread(x)
         standard = (x - x.mean(0)) / scale
         covariance = standard.T @ standard / len(x)
         variances, axes = torch.linalg.eigh(covariance)
@@ -92,7 +92,7 @@ class MarginalGaussianisation(Bijection):
             gap = 1e-9 * (column[-1] - column[0])
             keep = torch.cat([gap.new_ones(1, dtype=torch.bool), column.diff() > gap])
             if keep.sum() < 2:  # one value holds nearly all rows: a straight line
-                kept_x = x[:, j].mean() + x[:, j].std(correction=0) * scores[[0, -1]]
+                kept_x = x[:, j].mean() + _spread(x)[j] * scores[[0, -1]]
                 kept_z = scores[[0, -1]]
             else:
                 kept_x, kept_z = column[keep], scores[keep]
@@ -154,6 +154,12 @@ def fit_preconditioner(x: Tensor, kind: str, regularisation: float) -> Chain:
         return Chain(Whitening(x, regularisation))
     marginals = MarginalGaussianisation(x)
     return Chain(marginals, Whitening(marginals(x)[0], regularisation))
+
+
+def _spread(x: Tensor) -> Tensor:
+    """Standard deviations; 1 for a column that varies only in rows that are held out."""
+    spread = x.std(0, correction=0)
+    return torch.where(spread > 0, spread, 1.0)
 
 
 def _quantile(column: Tensor, probabilities: Tensor) -> Tensor:

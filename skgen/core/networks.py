@@ -72,9 +72,10 @@ class _Workspace:
 
     def __call__(self, name: str, like: Tensor, width: int) -> Tensor:
         """Tensor of a name, as many rows as ``like`` and a width."""
-        found, shape = self.tensors.get(name), (len(like), width)
-        if found is None or found.shape != shape or found.dtype != like.dtype:
-            found = self.tensors[name] = like.new_empty(shape)
+        key = (len(like), width, like.dtype, like.device)
+        found = self.tensors.get(name)
+        if found is None or (*found.shape, found.dtype, found.device) != key:
+            found = self.tensors[name] = like.new_empty(len(like), width)
         return found
 
     def __getstate__(self) -> dict:
