@@ -83,7 +83,7 @@ class _Workspace:
 
 
 class _TwoLayers(torch.autograd.Function):
-    """``act(s + B act(u)) W_out^T`` of ``(u, s) = input W_in + b``.
+    """``act(s + B act(u)) W_out^T + b_out`` of ``(u, s) = input W_in + b_in``.
 
     Autograd would record about twice as many operations and allocate each result; on a small
     network that, not the matrix products, would set the pace of training.
@@ -97,6 +97,7 @@ class _TwoLayers(torch.autograd.Function):
         bias_in: Tensor,
         hidden: Tensor,
         out: Tensor,
+        bias_out: Tensor,
         activation: Activation,
         space: _Workspace,
     ) -> Tensor:
@@ -109,7 +110,7 @@ class _TwoLayers(torch.autograd.Function):
         space.turn += 1
         ctx.turn, ctx.space, ctx.activation = space.turn, space, activation
         ctx.save_for_backward(inputs, weight_in, hidden, out)
-        return act_p @ out.T
+        return torch.addmm(bias_out, act_p, out.T)
 
     @staticmethod
     @once_differentiable
@@ -126,8 +127,16 @@ class _TwoLayers(torch.autograd.Function):
         gradient(torch.mm(grad, out, out=space("grad_act_p", grad, width_p)), p, out=grad_p)
         gradient(torch.mm(grad_p, hidden, out=space("grad_act_u", grad, width_u)), u, out=grad_u)
         grad_inputs = grad_pre @ weight_in.T if ctx.needs_input_grad[0] else None
-        grad_hidden, grad_out = grad_p.T @ act_u, grad.T @ act_p
-        return grad_inputs, inputs.T @ grad_pre, grad_pre.sum(0), grad_hidden, grad_out, None, None
+        return (
+            grad_inputs,
+            inputs.T @ grad_pre,
+            grad_pre.sum(0),
+            grad_p.T @ act_u,
+            grad.T @ act_p,
+            grad.sum(0),
+            None,
+            None,
+        )
 
 
 class VelocityNetwork(nn.Module):
@@ -202,10 +211,11 @@ class VelocityNetwork(nn.Module):
             self.bias_in,
             self.hidden,
             self.out,
+            self.bias_out,
             ACTIVATIONS[self.activation],
             self._space,
         )
-        return torch.addcmul(v + self.bias_out, self.path.gaussian_gain(t), x)
+        return torch.addcmul(v, self.path.gaussian_gain(t), x)
 
     def field(self, dtype: torch.dtype, divergence: bool = False) -> Field:
         """Prepare the network for a solve: ``field(t, x)`` at one time for all rows.

@@ -41,16 +41,16 @@ def test_activation_gradients(activation):
 @every_activation
 def test_two_layers_gradient(activation):
     generator = torch.Generator().manual_seed(0)
-    shapes = (4, 6), (6, 5 + 3), (5 + 3,), (3, 5), (2, 3)  # inputs, weights and biases
+    shapes = (4, 6), (6, 5 + 3), (5 + 3,), (3, 5), (2, 3), (2,)  # inputs, weights and biases
     tensors = [
         torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
         for shape in shapes
     ]
 
-    def plain(inputs, weight_in, bias_in, hidden, out):
+    def plain(inputs, weight_in, bias_in, hidden, out, bias_out):
         u, s = (inputs @ weight_in + bias_in).split([5, 3], dim=1)
         function = ACTIVATIONS[activation].function
-        return function(s + function(u) @ hidden.T) @ out.T
+        return function(s + function(u) @ hidden.T) @ out.T + bias_out
 
     def fused(*tensors):
         return _TwoLayers.apply(*tensors, ACTIVATIONS[activation], _Workspace())
