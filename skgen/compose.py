@@ -94,8 +94,8 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
     >>> X = TwoMoons().sample(1000, random_state=0)
     >>> members = [("mixture", GaussianMixture(8)), ("kernel", KernelDensity(bandwidth=0.1))]
     >>> density = StackedDensity(estimators=members, random_state=0).fit(X)
-    >>> round(density.weights_.sum(), 6)
-    1.0
+    >>> density.weights_.shape
+    (2,)
     >>> density.sample(5).shape
     (5, 2)
     """
