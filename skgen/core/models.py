@@ -55,7 +55,7 @@ class Flow(Trainable):
     # more of them near the data, where the velocity changes fastest.
     time_power = 1.5
     grid_power = 1.5
-    max_doublings = 4
+    max_doublings = 5
     origin: Tensor
 
     def __init__(
@@ -108,7 +108,7 @@ class Flow(Trainable):
     def trajectory(self, x: Tensor, n_steps: int) -> list[Tensor]:
         """Positions of rows of noise at the start and after each of ``n_steps`` steps."""
         positions = [x]
-        self._solve_position(x, n_steps, True, lambda state: positions.append(state[0]))
+        self._solve_position(x, n_steps, True, positions.append)
         return positions
 
     def _refined(
@@ -116,23 +116,28 @@ class Flow(Trainable):
     ) -> Tensor:
         """Solve with more and more steps those rows whose result still changes.
 
-        The change between n/2 and n steps, divided by ``2^(order/2)``, estimates the error of the
-        latter. (In theory the divisor is ``2^order - 1``; velocities as sharp as these are not
-        there yet.) It depends on the row alone, so neighbours do not matter.
+        The error after n steps is estimated by the change from n/2 steps, divided by
+        ``D = 2^(order-1)``, and by the change before that, divided by ``D^2``, whichever is larger:
+        a single change can be small by chance. (In theory D is ``2^order - 1``; velocities as sharp
+        as these are not there yet.) It depends on the row alone, so neighbours do not matter.
         """
         if not self.tolerance:
             return solve(x, self.n_steps)
-        n_steps = max(2, self.n_steps)  # one step leaves nothing coarser to compare with
+        n_steps = max(4, self.n_steps // 2)  # fewer leave nothing coarser to compare with
         result = solve(x, n_steps)
-        divisor = 2 ** (SOLVERS[self.solver].order / 2)
-        rows, before = torch.arange(len(x), device=x.device), solve(x, n_steps // 2)
+        rows = torch.arange(len(x), device=x.device)
+        before, earlier = solve(x, n_steps // 2), solve(x, n_steps // 4)
+        divisor = 2 ** (SOLVERS[self.solver].order - 1)
 
         def estimate() -> Tensor:
-            change = (result[rows] - before).abs() / divisor
+            change = torch.maximum(
+                (result[rows] - before).abs() / divisor, (before - earlier).abs() / divisor**2
+            )
             return change if change.dim() == 1 else change.amax(1)
 
         for _ in range(self.max_doublings):
-            rows = rows[~(estimate() <= self.tolerance)]
+            inaccurate = ~(estimate() <= self.tolerance)
+            rows, earlier = rows[inaccurate], before[inaccurate]
             if not len(rows):
                 return result
             before, n_steps = result[rows], 2 * n_steps
@@ -152,19 +157,46 @@ class Flow(Trainable):
 
     @torch.no_grad()
     def _solve_density(self, x: Tensor, n_steps: int) -> Tensor:
-        field = self.network.field(x.dtype, divergence=True)
-        times = time_grid(n_steps, self.grid_power)[::-1]
-        state = integrate(field, (x, x.new_zeros(len(x))), times, SOLVERS[self.solver])
-        return standard_normal_log_prob(state[0]) + state[1]
+        noise, integral = self._solve(x, n_steps, to_data=False, divergence=True)
+        ends = self.path.gaussian_scale(x.new_tensor([0.0, 1.0])).log()
+        return standard_normal_log_prob(noise) + integral - x.shape[1] * (ends[1] - ends[0])
 
     @torch.no_grad()
     def _solve_position(
         self, x: Tensor, n_steps: int, to_data: bool, observe: Callable | None = None
     ) -> Tensor:
+        return self._solve(x, n_steps, to_data, False, observe)[0]
+
+    def _solve(
+        self,
+        x: Tensor,
+        n_steps: int,
+        to_data: bool,
+        divergence: bool,
+        observe: Callable | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Solve for ``y = x / s(t)``, with s the scale of a Gaussian.
+
+        Then ``dy/dt = (v - c x) / s``, and its divergence is ``div v - c d``: the solver has to
+        follow only how the velocity differs from that of a Gaussian, which is known exactly.
+        """
+        velocity = self.network.field(x.dtype, divergence)
+
+        def field(t: float, y: Tensor) -> tuple[Tensor, ...]:
+            time = y.new_tensor(t)
+            scale, gain = self.path.gaussian_scale(time), self.path.gaussian_gain(time)
+            x = scale * y
+            v, *traces = velocity(t, x)
+            return ((v - gain * x) / scale, *(trace - gain * x.shape[1] for trace in traces))
+
         times = time_grid(n_steps, self.grid_power)
         times = times if to_data else times[::-1]
-        field = self.network.field(x.dtype)
-        return integrate(field, (x,), times, SOLVERS[self.solver], observe)[0]
+        scales = self.path.gaussian_scale(x.new_tensor(times))
+        state = (x / scales[0], x.new_zeros(len(x))) if divergence else (x / scales[0],)
+        seen = iter(scales[1:])
+        watch = observe and (lambda state: observe(next(seen) * state[0]))
+        y, *integrals = integrate(field, state, times, SOLVERS[self.solver], watch)
+        return scales[-1] * y, *integrals
 
     def noise(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n starting points (n, d), float64."""

@@ -37,11 +37,17 @@ class GaussianPath(ABC):
         alpha_dot, sigma_dot = self.derivatives(t)
         return alpha_dot * data + sigma_dot * noise
 
+    def gaussian_scale(self, t: Tensor) -> Tensor:
+        """Standard deviation of ``x_t`` for independent standard normal data and noise."""
+        alpha, sigma = self.coefficients(t)
+        return (alpha**2 + sigma**2).sqrt()
+
     def gaussian_gain(self, t: Tensor) -> Tensor:
         """Factor ``c(t)`` of the velocity ``c(t) * x`` that carries N(0, I) to N(0, I).
 
         For independent standard normal data and noise, ``E[velocity | x_t] = c(t) * x_t`` with
-        ``c = (alpha alpha' + sigma sigma') / (alpha^2 + sigma^2)``.
+        ``c = (alpha alpha' + sigma sigma') / (alpha^2 + sigma^2)``, the logarithmic derivative of
+        `gaussian_scale`.
         """
         alpha, sigma = self.coefficients(t)
         alpha_dot, sigma_dot = self.derivatives(t)
