@@ -54,7 +54,8 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
     solver : {"rk4", "dopri5", "heun", "midpoint", "euler"}, default="rk4"
         Solver of the ODE.
     n_steps : int, default=8
-        Steps of the solver to begin with; see ``solver_tol``.
+        Steps of the solver while training is watched. Results begin with half as many and are
+        refined; see ``solver_tol``.
     solver_tol : float, default=1e-3
         Rows whose numerical error is estimated to be larger (log-densities in nats, samples and
         transforms in standard deviations) are solved again with twice the steps, up to 16 times
