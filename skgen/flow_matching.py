@@ -67,7 +67,7 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
     weight_decay : float, default=1e-4
         Decoupled weight decay.
     max_iter : int or "auto", default="auto"
-        Most gradient steps (not passes over the data); "auto" is 12,000 for up to three features
+        Most gradient steps (not passes over the data); "auto" is 20,000 for up to three features
         and 8,000 for more.
     tol : float, default=1e-3
         Gain of the held-out score (nats) that counts as progress.

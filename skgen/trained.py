@@ -116,7 +116,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         There the data tell the density more exactly than gradients of 512 rows can follow.
         """
         few = n_features <= 3
-        max_iter = (12_000 if few else 8_000) if self.max_iter == "auto" else self.max_iter
+        max_iter = (20_000 if few else 8_000) if self.max_iter == "auto" else self.max_iter
         batch_size = (1024 if few else 512) if self.batch_size == "auto" else self.batch_size
         return Plan(
             max_iter=max_iter,
