@@ -275,6 +275,15 @@ def wrap_samples(estimator: BaseEstimator, X: np.ndarray) -> Any:
     return polars.DataFrame(X, schema=list(names))
 
 
+def refuse_constant_columns(estimator: BaseEstimator, columns: Any) -> None:
+    """Raise ValueError, naming them, if there are columns that do not vary."""
+    if len(columns):
+        raise ValueError(
+            f"Column(s) {describe_columns(estimator, columns)} of X are constant, so X has no "
+            "density. Drop them."
+        )
+
+
 def describe_columns(estimator: BaseEstimator, columns: Any) -> str:
     """Columns of X as an error message names them."""
     names = getattr(estimator, "feature_names_in_", None)

@@ -25,7 +25,7 @@ from .base import (
     as_frequencies,
     check_n_samples,
     check_weights,
-    describe_columns,
+    refuse_constant_columns,
     to_array,
     unchanged_on_error,
     wrap_samples,
@@ -154,12 +154,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
             X = validate_data(
                 self, to_array(X), dtype=[np.float64, np.float32], ensure_min_samples=2
             )
-            constant = np.flatnonzero(np.ptp(X, axis=0) == 0)
-            if len(constant):
-                raise ValueError(
-                    f"Column(s) {describe_columns(self, constant)} of X are constant, so X has no "
-                    "density. Drop them."
-                )
+            refuse_constant_columns(self, np.flatnonzero(np.ptp(X, axis=0) == 0))
             if sample_weight is not None:
                 sample_weight = check_weights(sample_weight, X)
             rng = check_random_state(self.random_state)

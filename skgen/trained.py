@@ -19,7 +19,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 from tqdm import tqdm
 
-from .base import BaseDensity, as_frequencies, describe_columns
+from .base import BaseDensity, as_frequencies, refuse_constant_columns
 from .core.gaussian import Gaussian, column_moments, fit_gaussian, standard_normal_log_prob
 from .core.interfaces import Trainable
 from .core.marginals import fit_preconditioner
@@ -73,12 +73,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         self, x: Tensor, sample_weight: Tensor | None, generator: torch.Generator
     ) -> Mixture:
         _, variance = column_moments(x)
-        constant = (variance <= 0).nonzero()[:, 0].tolist()
-        if constant:
-            raise ValueError(
-                f"Column(s) {describe_columns(self, constant)} of X are constant, so X has no "
-                "density. Drop them."
-            )
+        refuse_constant_columns(self, (variance <= 0).nonzero()[:, 0].tolist())
         weight = None if sample_weight is None else sample_weight.cpu().numpy()
         x = x[as_frequencies(x.cpu().numpy(), weight)]
         x_train, x_held = self._hold_out(x, generator)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from .activations import ACTIVATIONS, Activation
+from .activations import ACTIVATIONS
 from .divergence import exact_divergence
 from .paths import GaussianPath
+from .two_layers import TwoLayers, Workspace
 
 Field = Callable[[float, Tensor], tuple[Tensor, ...]]
 
@@ -58,85 +57,6 @@ class TimeFeatures(nn.Module):
         waves = torch.addcmul(self.phases.to(t.dtype), t, self.frequencies.to(t.dtype)).sin_()
         zoom = (self.path.coefficients(t)[1] ** 2 + self.resolution**2).rsqrt()
         return torch.cat([waves, zoom, zoom * t], dim=1), zoom
-
-
-class _Workspace:
-    """Tensors that a network writes its layers to, kept from one training step to the next.
-
-    Memory fresh from the system costs a page fault every 4 kB, more than the arithmetic on it.
-    """
-
-    def __init__(self) -> None:
-        self.tensors: dict[str, Tensor] = {}
-        self.turn = 0  # of the forward pass that wrote to them last
-
-    def __call__(self, name: str, like: Tensor, width: int) -> Tensor:
-        """Tensor of a name, as many rows as ``like`` and a width."""
-        key = (len(like), width, like.dtype, like.device)
-        found = self.tensors.get(name)
-        if found is None or (*found.shape, found.dtype, found.device) != key:
-            found = self.tensors[name] = like.new_empty(len(like), width)
-        return found
-
-    def __getstate__(self) -> dict:
-        return {"tensors": {}, "turn": 0}
-
-
-class _TwoLayers(torch.autograd.Function):
-    """``act(s + B act(u)) W_out^T + b_out`` of ``(u, s) = input W_in + b_in``.
-
-    Autograd would record about twice as many operations and allocate each result; on a small
-    network that, not the matrix products, would set the pace of training.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        inputs: Tensor,
-        weight_in: Tensor,
-        bias_in: Tensor,
-        hidden: Tensor,
-        out: Tensor,
-        bias_out: Tensor,
-        activation: Activation,
-        space: _Workspace,
-    ) -> Tensor:
-        width_p, width_u = hidden.shape
-        pre = torch.addmm(bias_in, inputs, weight_in, out=space("pre", inputs, width_u + width_p))
-        u, p = pre.split([width_u, width_p], dim=1)
-        act_u = activation.function(u, out=space("act_u", inputs, width_u))
-        torch.addmm(p, act_u, hidden.T, out=p)
-        act_p = activation.function(p, out=space("act_p", inputs, width_p))
-        space.turn += 1
-        ctx.turn, ctx.space, ctx.activation = space.turn, space, activation
-        ctx.save_for_backward(inputs, weight_in, hidden, out)
-        return torch.addmm(bias_out, act_p, out.T)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, weight_in, hidden, out = ctx.saved_tensors
-        space, gradient = ctx.space, ctx.activation.gradient
-        if ctx.turn != space.turn:
-            raise RuntimeError("The network was evaluated again before its gradient was taken.")
-        width_p, width_u = hidden.shape
-        pre, act_u, act_p = (space.tensors[name] for name in ("pre", "act_u", "act_p"))
-        u, p = pre.split([width_u, width_p], dim=1)
-        grad_pre = space("grad_pre", inputs, width_u + width_p)
-        grad_u, grad_p = grad_pre.split([width_u, width_p], dim=1)
-        gradient(torch.mm(grad, out, out=space("grad_act_p", grad, width_p)), p, out=grad_p)
-        gradient(torch.mm(grad_p, hidden, out=space("grad_act_u", grad, width_u)), u, out=grad_u)
-        grad_inputs = grad_pre @ weight_in.T if ctx.needs_input_grad[0] else None
-        return (
-            grad_inputs,
-            inputs.T @ grad_pre,
-            grad_pre.sum(0),
-            grad_p.T @ act_u,
-            grad.T @ act_p,
-            grad.sum(0),
-            None,
-            None,
-        )
 
 
 class VelocityNetwork(nn.Module):
@@ -187,7 +107,7 @@ class VelocityNetwork(nn.Module):
         width_u, width_p = hidden_layer_sizes
         width, d = width_u + width_p, n_features
         self.activation, self.path = activation, path
-        self._space = _Workspace()
+        self._space = Workspace()
         self.time_features = TimeFeatures(path)
         n_times = self.time_features.n_features
         speed = torch.ones(2 * d + n_times, width)
@@ -205,7 +125,7 @@ class VelocityNetwork(nn.Module):
         """Velocity (n, d) at positions ``x`` (n, d) and times ``t`` (n, 1)."""
         features, zoom = self.time_features(t)
         inputs = torch.cat([x, zoom * x, features], dim=1)
-        v = _TwoLayers.apply(
+        v = TwoLayers.apply(
             inputs,
             self.weight_in * self.speed,
             self.bias_in,

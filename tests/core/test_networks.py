@@ -7,11 +7,10 @@ from skgen.core.networks import (
     DeepVelocityNetwork,
     TimeFeatures,
     VelocityNetwork,
-    _TwoLayers,
-    _Workspace,
     velocity_network,
 )
 from skgen.core.paths import LinearPath
+from skgen.core.two_layers import TwoLayers, Workspace
 
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 every_shape = pytest.mark.parametrize(
@@ -53,7 +52,7 @@ def test_two_layers_gradient(activation):
         return function(s + function(u) @ hidden.T) @ out.T + bias_out
 
     def fused(*tensors):
-        return _TwoLayers.apply(*tensors, ACTIVATIONS[activation], _Workspace())
+        return TwoLayers.apply(*tensors, ACTIVATIONS[activation], Workspace())
 
     assert_close(fused(*tensors), plain(*tensors))
     assert torch.autograd.gradcheck(fused, tensors)
