@@ -16,7 +16,7 @@ from skgen.trained import TrainedDensity
 
 
 def cheap_flow(**parameters):
-    settings = {"max_iter": 12, "hidden_layer_sizes": (16, 16), "n_steps": 4, "solver_tol": 1e-2}
+    settings = {"max_iter": 12, "hidden_layer_sizes": (16, 16), "n_steps": 12, "solver_tol": 1e-2}
     return FlowMatchingDensity(**{**settings, "random_state": 0, **parameters})
 
 

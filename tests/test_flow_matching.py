@@ -50,7 +50,7 @@ def test_inverse_transform_of_noise_follows_the_density(moons):
 
 def test_trajectory_starts_as_noise_and_ends_as_samples(moons):
     trajectory = moons.sample_trajectory(1000, random_state=0)
-    assert trajectory.shape == (4 * moons.n_steps + 1, 1000, 2)
+    assert trajectory.shape == (moons.n_steps + 1, 1000, 2)
     assert np.array_equal(trajectory, moons.sample_trajectory(1000, random_state=0))
     noise = moons.transform(trajectory[-1])
     assert_allclose(moons.inverse_transform(noise), trajectory[-1], atol=0.02)

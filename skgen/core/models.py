@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import torch
@@ -17,7 +18,7 @@ from .gaussian import standard_normal, standard_normal_log_prob
 from .interfaces import Bijection, Density, Trainable
 from .networks import DeepVelocityNetwork, VelocityNetwork
 from .paths import GaussianPath
-from .solvers import SOLVERS, integrate, time_grid
+from .solvers import SOLVERS
 
 
 class SolverAccuracyWarning(UserWarning):
@@ -51,10 +52,9 @@ class Flow(Trainable):
     differential equations", 2018.
     """
 
-    # Training times are t = 1 - (1-u)^time_power, u uniform, and solver grids 1 - (1-s)^grid_power:
-    # more of them near the data, where the velocity changes fastest.
+    # Training times are t = 1 - (1-u)^time_power, u uniform: more of them near the data, where the
+    # velocity changes fastest.
     time_power = 1.5
-    grid_power = 1.5
     max_doublings = 5
     origin: Tensor
 
@@ -107,9 +107,7 @@ class Flow(Trainable):
     @torch.no_grad()
     def trajectory(self, x: Tensor, n_steps: int) -> list[Tensor]:
         """Positions of rows of noise at the start and after each of ``n_steps`` steps."""
-        positions = [x]
-        self._solve_position(x, n_steps, True, positions.append)
-        return positions
+        return [x, *(position for position, *_ in self._solve(x, n_steps, True, False))]
 
     def _refined(
         self, solve: Callable[[Tensor, int], Tensor], x: Tensor, what: str, unit: str
@@ -157,46 +155,41 @@ class Flow(Trainable):
 
     @torch.no_grad()
     def _solve_density(self, x: Tensor, n_steps: int) -> Tensor:
-        noise, integral = self._solve(x, n_steps, to_data=False, divergence=True)
+        noise, integral = _last(self._solve(x, n_steps, to_data=False, divergence=True))
         ends = self.path.gaussian_scale(x.new_tensor([0.0, 1.0])).log()
         return standard_normal_log_prob(noise) + integral - x.shape[1] * (ends[1] - ends[0])
 
     @torch.no_grad()
-    def _solve_position(
-        self, x: Tensor, n_steps: int, to_data: bool, observe: Callable | None = None
-    ) -> Tensor:
-        return self._solve(x, n_steps, to_data, False, observe)[0]
+    def _solve_position(self, x: Tensor, n_steps: int, to_data: bool) -> Tensor:
+        return _last(self._solve(x, n_steps, to_data, divergence=False))[0]
 
     def _solve(
-        self,
-        x: Tensor,
-        n_steps: int,
-        to_data: bool,
-        divergence: bool,
-        observe: Callable | None = None,
-    ) -> tuple[Tensor, ...]:
-        """Solve for ``y = x / s(t)``, with s the scale of a Gaussian.
+        self, x: Tensor, n_steps: int, to_data: bool, divergence: bool
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Yield positions and, if asked for, integrals of the divergence after each step.
 
-        Then ``dy/dt = (v - c x) / s``, and its divergence is ``div v - c d``: the solver has to
-        follow only how the velocity differs from that of a Gaussian, which is known exactly.
+        Solved for is ``y = x / a(t)``, with a the scale of a Gaussian: ``dy/dt = (v - c x) / a``,
+        and its divergence is ``div v - c d``. So the solver has to follow only how the velocity
+        differs from that of a Gaussian, which is known exactly. The steps are equal in s with
+        ``t = 1 - (1-s)^2``, hence shorter near the data.
         """
         velocity = self.network.field(x.dtype, divergence)
 
-        def field(t: float, y: Tensor) -> tuple[Tensor, ...]:
-            time = y.new_tensor(t)
-            scale, gain = self.path.gaussian_scale(time), self.path.gaussian_gain(time)
-            x = scale * y
-            v, *traces = velocity(t, x)
-            return ((v - gain * x) / scale, *(trace - gain * x.shape[1] for trace in traces))
+        def scale(s: float) -> Tensor:
+            return self.path.gaussian_scale(x.new_tensor(s * (2 - s)))
 
-        times = time_grid(n_steps, self.grid_power)
-        times = times if to_data else times[::-1]
-        scales = self.path.gaussian_scale(x.new_tensor(times))
-        state = (x / scales[0], x.new_zeros(len(x))) if divergence else (x / scales[0],)
-        seen = iter(scales[1:])
-        watch = observe and (lambda state: observe(next(seen) * state[0]))
-        y, *integrals = integrate(field, state, times, SOLVERS[self.solver], watch)
-        return scales[-1] * y, *integrals
+        def field(s: float, y: Tensor) -> tuple[Tensor, ...]:
+            t, rate = s * (2 - s), 2 * (1 - s)
+            gain, x = self.path.gaussian_gain(y.new_tensor(t)), scale(s) * y
+            v, *traces = velocity(t, x)
+            slope = (v - gain * x).mul_(rate / scale(s))
+            return (slope, *((trace - gain * x.shape[1]) * rate for trace in traces))
+
+        start, end = (0.0, 1.0) if to_data else (1.0, 0.0)
+        state = (x / scale(start), x.new_zeros(len(x))) if divergence else (x / scale(start),)
+        states = SOLVERS[self.solver].steps(field, state, start, end, n_steps)
+        for k, (y, *integrals) in enumerate(states, start=1):
+            yield scale(start + (end - start) * k / n_steps) * y, *integrals
 
     def noise(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n starting points (n, d), float64."""
@@ -270,3 +263,7 @@ class Mixture(Density):
         out = torch.empty_like(rows)
         out[order] = rows
         return out
+
+
+def _last(states: Iterator[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return deque(states, maxlen=1).pop()

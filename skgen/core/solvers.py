@@ -1,41 +1,118 @@
-"""Explicit Runge-Kutta solvers: one loop, each method a table."""
+"""Explicit solvers of ordinary differential equations: two kinds of method, each a table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 from torch import Tensor
 
+State = tuple[Tensor, ...]
+Slopes = Callable[[float, Tensor], State]
+
+
+class Method(ABC):
+    """A method that advances a state by steps of equal length."""
+
+    order: int
+
+    @abstractmethod
+    def steps(self, field: Slopes, state: State, start: float, end: float, n: int) -> Iterator:
+        """Yield the solution of ``d state / ds = field(s, state[0])`` after each of n steps.
+
+        Parameters
+        ----------
+        field : callable
+            Maps a time and the first tensor of the state to the slopes of all its tensors.
+            (The others, such as a running integral, do not drive the motion.)
+        state : tuple of tensors
+            Value at ``start``; not modified.
+        start, end : float
+            The interval; ``end`` may be less than ``start``.
+        n : int
+            Number of steps.
+        """
+
 
 @dataclass(frozen=True)
-class Tableau:
-    """Butcher tableau of an explicit method.
+class RungeKutta(Method):
+    """Butcher tableau of an explicit Runge-Kutta method.
 
     Parameters
     ----------
+    order : int
+        Order of convergence.
     stages : tuple of tuple of float
         Row i holds the weights of the earlier slopes in stage i; the first row is empty.
     weights : tuple of float
         Weights of the slopes in the step.
-    order : int
-        Order of convergence.
     """
 
+    order: int
     stages: tuple[tuple[float, ...], ...]
     weights: tuple[float, ...]
+
+    def steps(self, field: Slopes, state: State, start: float, end: float, n: int) -> Iterator:
+        """See `Method.steps`."""
+        step = (end - start) / n
+        for k in range(n):
+            slopes: list[State] = []
+            for row in self.stages:
+                position = _advance(state[:1], zip(row, slopes, strict=True), step)
+                slopes.append(field(start + (k + sum(row)) * step, position[0]))
+            state = _advance(state, zip(self.weights, slopes, strict=True), step)
+            yield state
+
+
+@dataclass(frozen=True)
+class Adams(Method):
+    """Adams-Bashforth prediction and Adams-Moulton correction, one slope a step.
+
+    With backward differences ``D^j f`` of the slopes and the weights ``g_j`` (1, 1/2, 5/12, ...)
+    the prediction from k slopes is ``y + h sum_{j<k} g_j D^j f(s)``. The correction, of one order
+    more, adds ``h g_k D^k f(s+h)``, where the newest slope is taken at the prediction and kept
+    ("PEC"). The first steps have fewer slopes to go by, and a lower order; their error is
+    of order 3, or 4 where the field vanishes at the start.
+
+    Parameters
+    ----------
+    order : int
+        Order of the prediction, and number of slopes kept.
+    weights : tuple of float
+        ``g_0`` to ``g_order``.
+
+    References
+    ----------
+    Hairer, Norsett and Wanner, "Solving ordinary differential equations I", section III.1.
+    """
+
     order: int
+    weights: tuple[float, ...]
+
+    def steps(self, field: Slopes, state: State, start: float, end: float, n: int) -> Iterator:
+        """See `Method.steps`."""
+        step = (end - start) / n
+        differences = [field(start, state[0])]
+        for k in range(1, n + 1):
+            state = _advance(state, zip(self.weights, differences, strict=False), step)
+            newest = [field(start + k * step, state[0])]
+            for older in differences:
+                newest.append(tuple(a - b for a, b in zip(newest[-1], older, strict=True)))
+            state = _advance(state, [(self.weights[len(differences)], newest[-1])], step)
+            differences = newest[: self.order]
+            yield state
 
 
-SOLVERS = {
-    "euler": Tableau(((),), (1,), 1),
-    "midpoint": Tableau(((), (1 / 2,)), (0, 1), 2),
-    "heun": Tableau(((), (1,)), (1 / 2, 1 / 2), 2),
-    "rk4": Tableau(((), (1 / 2,), (0, 1 / 2), (0, 0, 1)), (1 / 6, 1 / 3, 1 / 3, 1 / 6), 4),
+SOLVERS: dict[str, Method] = {
+    "euler": RungeKutta(1, ((),), (1,)),
+    "midpoint": RungeKutta(2, ((), (1 / 2,)), (0, 1)),
+    "heun": RungeKutta(2, ((), (1,)), (1 / 2, 1 / 2)),
+    "rk4": RungeKutta(4, ((), (1 / 2,), (0, 1 / 2), (0, 0, 1)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
     # Dormand and Prince (1980), the fifth-order weights; its seventh stage serves only the
     # error estimate of adaptive steps and is left out.
-    "dopri5": Tableau(
+    "dopri5": RungeKutta(
+        5,
         (
             (),
             (1 / 5,),
@@ -45,64 +122,16 @@ SOLVERS = {
             (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
         ),
         (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-        5,
     ),
+    "adams": Adams(4, (1, 1 / 2, 5 / 12, 3 / 8, 251 / 720)),
 }
 
 
-def time_grid(n_steps: int, power: float = 1.0) -> list[float]:
-    """Times from 0 to 1, denser towards 1 (the data) for ``power > 1``."""
-    return [1 - (1 - k / n_steps) ** power for k in range(n_steps + 1)]
-
-
-def integrate(
-    field: Callable[[float, Tensor], tuple[Tensor, ...]],
-    state: tuple[Tensor, ...],
-    times: Sequence[float],
-    tableau: Tableau,
-    observe: Callable[[tuple[Tensor, ...]], None] | None = None,
-) -> tuple[Tensor, ...]:
-    """Integrate ``d state / dt = field(t, state[0])`` over a fixed grid of times.
-
-    Parameters
-    ----------
-    field : callable
-        Maps a time and the first tensor of the state to the slopes of all its tensors.
-        (The others, such as a running integral, do not drive the motion.)
-    state : tuple of tensors
-        Value at ``times[0]``; not modified.
-    times : sequence of float
-        The grid, increasing or decreasing.
-    tableau : Tableau
-        The method.
-    observe : callable, optional
-        Called with the state after every step.
-
-    Returns
-    -------
-    tuple of tensors
-        Value at ``times[-1]``.
-    """
-    offsets = [sum(row) for row in tableau.stages]
-    for start, end in pairwise(times):
-        step = end - start
-        slopes: list[tuple[Tensor, ...]] = []
-        for offset, row in zip(offsets, tableau.stages, strict=True):
-            x = _advance(state[0], [slope[0] for slope in slopes], row, step)
-            slopes.append(field(start + offset * step, x))
-        state = tuple(
-            _advance(value, parts, tableau.weights, step)
-            for value, parts in zip(state, zip(*slopes, strict=True), strict=True)
-        )
-        if observe is not None:
-            observe(state)
-    return state
-
-
-def _advance(
-    value: Tensor, slopes: Sequence[Tensor], weights: Sequence[float], step: float
-) -> Tensor:
-    for slope, weight in zip(slopes, weights, strict=True):
+def _advance(state: State, terms: Iterable[tuple[float, State]], step: float) -> State:
+    """Add ``step * sum of weight * slope`` to each tensor of the state that has slopes."""
+    values = list(state)
+    for weight, slopes in terms:
         if weight:
-            value = value.add(slope, alpha=weight * step)
-    return value
+            for i, (value, slope) in enumerate(zip(values, slopes, strict=False)):
+                values[i] = value.add(slope, alpha=weight * step)
+    return tuple(values)

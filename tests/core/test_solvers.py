@@ -1,15 +1,20 @@
 import math
+from fractions import Fraction
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from skgen.core.solvers import SOLVERS, integrate, time_grid
+from skgen.core.solvers import SOLVERS, Adams, RungeKutta
 
 every_solver = pytest.mark.parametrize("name", SOLVERS)
 
 
-@every_solver
+def solve(name, field, state, start, end, n):
+    return list(SOLVERS[name].steps(field, state, start, end, n))[-1]
+
+
+@pytest.mark.parametrize("name", [n for n in SOLVERS if isinstance(SOLVERS[n], RungeKutta)])
 def test_tableau_is_consistent(name):
     tableau = SOLVERS[name]
     assert [len(row) for row in tableau.stages] == list(range(len(tableau.weights)))
@@ -19,26 +24,43 @@ def test_tableau_is_consistent(name):
         assert total == pytest.approx(1 / (power + 1), abs=1e-14)
 
 
+@pytest.mark.parametrize("name", [n for n in SOLVERS if isinstance(SOLVERS[n], Adams)])
+def test_weights_of_the_differences_are_those_of_adams(name):
+    method = SOLVERS[name]
+    weights = []  # sum_{i<=j} g_i / (j + 1 - i) = 1
+    for j in range(method.order + 1):
+        weights.append(1 - sum(w * Fraction(1, j + 1 - i) for i, w in enumerate(weights)))
+    assert method.weights == pytest.approx([float(w) for w in weights], abs=1e-15)
+
+
 @every_solver
 @pytest.mark.parametrize("reverse", [False, True])
 def test_observed_order_of_convergence(name, reverse):
     def field(t, x):
         return (torch.cos(3 * x) + t * x, x.square().sum(1))
 
-    def solve(n_steps):
+    def end(n_steps):
         x = torch.tensor([[0.3, -1.0], [1.2, 0.1]], dtype=torch.float64)
-        times = time_grid(n_steps)
         state = (x, torch.zeros(2, dtype=torch.float64))
-        return torch.cat(
-            [v.flatten() for v in integrate(field, state, times[::-1] if reverse else times,
-                                            SOLVERS[name])]
-        )  # fmt: skip
+        return torch.cat([v.flatten() for v in solve(name, field, state, *interval, n_steps)])
 
-    truth = solve(2000)
-    errors = [(solve(n) - truth).abs().max().item() for n in (20, 40)]
+    interval = (1.0, 0.0) if reverse else (0.0, 1.0)
+    truth = end(2000)
+    errors = [(end(n) - truth).abs().max().item() for n in (20, 40)]
     order = math.log2(errors[0] / errors[1])
-    assert order > SOLVERS[name].order - 0.35
+    expected = {"adams": 3}.get(name, SOLVERS[name].order)  # its start is of order 3
+    assert order > expected - 0.35
     assert name == "euler" or errors[1] < 1e-2
+
+
+def test_adams_has_its_order_where_the_field_vanishes_at_the_start():
+    def field(t, x):
+        return (t * torch.cos(3 * x), t * x.square().sum(1))
+
+    state = (torch.tensor([[0.3, -1.0]], dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+    end = {n: torch.cat(solve("adams", field, state, 0.0, 2.0, n)[0:1]) for n in (40, 80, 4000)}
+    errors = [(end[n] - end[4000]).abs().max().item() for n in (40, 80)]
+    assert math.log2(errors[0] / errors[1]) > 4 - 0.35
 
 
 @every_solver
@@ -47,29 +69,25 @@ def test_there_and_back(name):
         return (torch.sin(x) * (1 + t),)
 
     start = torch.tensor([[0.5, -2.0]], dtype=torch.float64)
-    times = time_grid(400)
-    (end,) = integrate(field, (start,), times, SOLVERS[name])
-    (back,) = integrate(field, (end,), times[::-1], SOLVERS[name])
+    (end,) = solve(name, field, (start,), 0.0, 1.0, 400)
+    (back,) = solve(name, field, (end,), 1.0, 0.0, 400)
     assert_close(back, start, atol=0.01 if name == "euler" else 1e-4, rtol=0)
     assert not torch.allclose(end, start, atol=0.1)
 
 
-def test_observer_sees_every_step():
-    seen = []
-    times = time_grid(5)
-    (end,) = integrate(
-        lambda t, x: (torch.ones_like(x),), (torch.zeros(1, 1),), times, SOLVERS["rk4"],
-        lambda state: seen.append(float(state[0])),
-    )  # fmt: skip
-    assert seen == pytest.approx(times[1:])
-    assert float(end) == seen[-1]
+@every_solver
+def test_yields_the_state_after_every_step(name):
+    start = torch.zeros(1, 1)
+    states = SOLVERS[name].steps(lambda t, x: (torch.ones_like(x),), (start,), 1.0, 0.0, 5)
+    assert [float(x) for (x,) in states] == pytest.approx([-0.2, -0.4, -0.6, -0.8, -1.0])
+    assert float(start) == 0
 
 
-@pytest.mark.parametrize("power", [1.0, 1.5, 3.0])
-def test_time_grid(power):
-    times = torch.tensor(time_grid(8, power), dtype=torch.float64)
-    assert times[0] == 0 and times[-1] == 1 and len(times) == 9
-    steps = times.diff()
-    assert (steps > 0).all()
-    assert (steps.diff() <= 1e-12).all()  # denser towards the data
-    assert_close(1 - times[4], torch.tensor(0.5**power, dtype=torch.float64))
+@every_solver
+def test_evaluates_as_often_as_documented(name):
+    times = []
+    solve(name, lambda t, x: times.append(t) or (x,), (torch.ones(1, 1),), 0.0, 1.0, 6)
+    per_step = {"adams": 1, "rk4": 4, "dopri5": 6, "heun": 2, "midpoint": 2, "euler": 1}[name]
+    assert len(times) == 6 * per_step + (name == "adams")
+    assert min(times) >= 0
+    assert max(times) <= 1 + 1e-12
