@@ -58,7 +58,7 @@ def zuko_log_prob(model, z):
     def velocity(t, x):
         features, zoom = network.time_features(t.reshape(1, 1))
         inputs = torch.cat([x, zoom * x, features.expand(*x.shape[:-1], -1)], dim=-1)
-        u, p = (inputs @ weight_in + network.bias_in).chunk(2, dim=-1)
+        u, p = (inputs @ weight_in).chunk(2, dim=-1)
         hidden = silu(p + silu(u) @ network.hidden.T)
         return hidden @ network.out.T + network.bias_out + model.path.gaussian_gain(t) * x
 

@@ -35,7 +35,8 @@ class Flow(Trainable):
     Parameters
     ----------
     network : nn.Module
-        Velocity with ``forward(x, t)`` and ``field(dtype, divergence)``.
+        Excess velocity with ``time_features(t)``, ``forward(x, features, zoom)`` and
+        ``field(dtype, divergence)``.
     path : GaussianPath
     n_features : int
     solver : str
@@ -71,19 +72,15 @@ class Flow(Trainable):
         self.network, self.path = network, path
         self.solver, self.n_steps, self.tolerance = solver, n_steps, tolerance
         self.register_buffer("origin", torch.zeros(n_features, dtype=torch.float64))
+        self._times = TrainingTimes(path, network.time_features, self.time_power)
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Flow-matching loss ``mean (v(x_t, t) - dx_t/dt)^2`` over rows and features.
-
-        Times are stratified over the batch: one in each of n equal slices.
-        """
-        n = len(x)
-        noise = standard_normal(n, x, generator)
-        u = torch.rand(n, 1, generator=generator, dtype=x.dtype, device=x.device)
-        u = (u + torch.arange(n, device=x.device)[:, None]) / n
-        t = 1 - (1 - u) ** self.time_power
-        x_t, target = self.path.interpolate(x, noise, t), self.path.velocity(x, noise, t)
-        return nn.functional.mse_loss(self.network(x_t, t), target)
+        """Flow-matching loss ``mean (v(x_t, t) - dx_t/dt)^2`` over rows and features."""
+        noise = standard_normal(len(x), x, generator)
+        alpha, sigma, data_rate, noise_rate, *time = self._times.next_batch(x, generator)
+        x_t = torch.addcmul(alpha * x, sigma, noise)
+        target = torch.addcmul(data_rate * x, noise_rate, noise)
+        return nn.functional.mse_loss(self.network(x_t, *time), target)
 
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
@@ -168,22 +165,20 @@ class Flow(Trainable):
     ) -> Iterator[tuple[Tensor, ...]]:
         """Yield positions and, if asked for, integrals of the divergence after each step.
 
-        Solved for is ``y = x / a(t)``, with a the scale of a Gaussian: ``dy/dt = (v - c x) / a``,
-        and its divergence is ``div v - c d``. So the solver has to follow only how the velocity
-        differs from that of a Gaussian, which is known exactly. The steps are equal in s with
-        ``t = 1 - (1-s)^2``, hence shorter near the data.
+        Solved for is ``y = x / a(t)``, with a the scale of a Gaussian: ``dy/dt = e / a`` with the
+        excess velocity e, and the divergence is that of e. So the solver has to follow only how the
+        velocity differs from that of a Gaussian, which is known exactly. The steps are equal in s
+        with ``t = 1 - (1-s)^2``, hence shorter near the data.
         """
-        velocity = self.network.field(x.dtype, divergence)
+        excess = self.network.field(x.dtype, divergence)
 
         def scale(s: float) -> Tensor:
             return self.path.gaussian_scale(x.new_tensor(s * (2 - s)))
 
         def field(s: float, y: Tensor) -> tuple[Tensor, ...]:
-            t, rate = s * (2 - s), 2 * (1 - s)
-            gain, x = self.path.gaussian_gain(y.new_tensor(t)), scale(s) * y
-            v, *traces = velocity(t, x)
-            slope = (v - gain * x).mul_(rate / scale(s))
-            return (slope, *((trace - gain * x.shape[1]) * rate for trace in traces))
+            rate, size = 2 * (1 - s), scale(s)
+            velocity, *traces = excess(s * (2 - s), size * y)
+            return (velocity * (rate / size), *(rate * trace for trace in traces))
 
         start, end = (0.0, 1.0) if to_data else (1.0, 0.0)
         state = (x / scale(start), x.new_zeros(len(x))) if divergence else (x / scale(start),)
@@ -198,6 +193,60 @@ class Flow(Trainable):
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw rows (n, d)."""
         return self.transport(self.noise(n, generator), to_data=True)
+
+
+class TrainingTimes:
+    """Times for training, drawn once, with all that depends on them alone.
+
+    To compute that anew in each step would cost a small network a tenth of its training. The times
+    are ``t = 1 - (1-u)^power``. Each batch has one u in each of n equal slices of (0, 1), and those
+    of all batches are one in each of the slices' equal parts.
+
+    Parameters
+    ----------
+    path : GaussianPath
+    features : callable
+        Maps times (n, 1) to a tuple of what the network sees of them.
+    power : float
+    """
+
+    n_times = 2**15  # of all batches together, about
+
+    def __init__(
+        self, path: GaussianPath, features: Callable[[Tensor], tuple[Tensor, ...]], power: float
+    ) -> None:
+        self.path, self.features, self.power = path, features, power
+        self.batches: list[tuple[Tensor, ...]] = []
+        self.turn = 0
+
+    def next_batch(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Columns for the rows of a batch, in its dtype and on its device.
+
+        These are the coefficients of data and noise in the position, those in the excess velocity,
+        and the features of the network.
+        """
+        like = self.batches[0][0] if self.batches else None
+        if like is None or (len(like), like.dtype, like.device) != (len(x), x.dtype, x.device):
+            self.batches = self._draw(x, generator)
+        self.turn += 1
+        return self.batches[self.turn % len(self.batches)]
+
+    def _draw(self, x: Tensor, generator: torch.Generator) -> list[tuple[Tensor, ...]]:
+        n, n_batches = len(x), -(-self.n_times // len(x))
+        place, offset = torch.rand(
+            2, n_batches, n, 1, generator=generator, dtype=x.dtype, device=x.device
+        )
+        u = torch.arange(n, device=x.device)[:, None] + (place.argsort(0) + offset) / n_batches
+        t = 1 - (1 - (u / n).flatten(0, 1)) ** self.power
+        columns = (
+            *self.path.coefficients(t),
+            *self.path.excess_coefficients(t),
+            *self.features(t),
+        )
+        return list(zip(*(column.split(n) for column in columns), strict=True))
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "batches": []}
 
 
 class Preconditioned(Density):

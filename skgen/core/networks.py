@@ -1,4 +1,8 @@
-"""Velocity networks, the small one with a divergence in closed form."""
+"""Velocity networks, the small one with a divergence in closed form.
+
+They give the excess velocity ``e(x, t) = v(x, t) - c(t) x`` over that of a Gaussian, see
+`GaussianPath.gaussian_gain`; their output layers start at zero.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,8 @@ class TimeFeatures(nn.Module):
     Two kinds: ``sin(w t)`` and ``cos(w t)`` with frequencies ``w`` up to 20 rad per unit t; and
     the magnification ``zoom(t) = (sigma(t)^2 + resolution^2)^(-1/2)``, alone and times ``t``. Near
     the data, where sigma vanishes, the velocity varies over distances of order sigma; units that
-    also see ``zoom * x`` resolve it with weights of ordinary size.
+    also see ``zoom * x`` resolve it with weights of ordinary size. The last feature is 1, whose
+    weights are biases.
 
     Parameters
     ----------
@@ -50,29 +55,28 @@ class TimeFeatures(nn.Module):
         self.register_buffer(
             "frequencies", torch.logspace(0, math.log10(self.fastest), n_frequencies).repeat(2)
         )
-        self.n_features = 2 * n_frequencies + 2
+        self.n_features = 2 * n_frequencies + 3
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Features (n, n_features) and magnification (n, 1) at times (n, 1)."""
         waves = torch.addcmul(self.phases.to(t.dtype), t, self.frequencies.to(t.dtype)).sin_()
         zoom = (self.path.coefficients(t)[1] ** 2 + self.resolution**2).rsqrt()
-        return torch.cat([waves, zoom, zoom * t], dim=1), zoom
+        return torch.cat([waves, zoom, zoom * t, torch.ones_like(t)], dim=1), zoom
 
 
 class VelocityNetwork(nn.Module):
     """Two hidden layers with a skip from the input to the second, divergence in closed form.
 
     The input is ``x``, ``zoom(t) x`` and the time features, so at one time it is affine in x with
-    weights ``W_1(t)`` and ``W_2(t)`` and offsets ``e_1(t)`` and ``e_2(t)``::
+    weights ``W_1(t)`` and ``W_2(t)`` and offsets ``o_1(t)`` and ``o_2(t)``::
 
-        u = W_1 x + e_1,   p = W_2 x + e_2 + B act(u),   v = W_out act(p) + b + c(t) x
+        u = W_1 x + o_1,   p = W_2 x + o_2 + B act(u),   e = W_out act(p) + b
 
     The trace of the Jacobian is, with ``k = diag(W_2 W_out)`` and ``M = B * (W_1 W_out)^T``::
 
-        div v = sum_i act'(p)_i (k_i + (M act'(u))_i) + c(t) d
+        div e = sum_i act'(p)_i (k_i + (M act'(u))_i)
 
-    which costs one more product of the size of ``B``, whatever the number of features ``d``.
-    The output layer starts at zero, so the untrained velocity is ``c(t) x``, that of a Gaussian.
+    which costs one more product of the size of ``B``, whatever the number of features.
 
     Parameters
     ----------
@@ -83,7 +87,7 @@ class VelocityNetwork(nn.Module):
     activation : str
         Key of `ACTIVATIONS`.
     path : GaussianPath
-        Gives ``c(t)`` and ``zoom(t)``.
+        Gives ``zoom(t)``.
     generator : torch.Generator
         Source of the initial weights, on the CPU.
     """
@@ -106,7 +110,7 @@ class VelocityNetwork(nn.Module):
         super().__init__()
         width_u, width_p = hidden_layer_sizes
         width, d = width_u + width_p, n_features
-        self.activation, self.path = activation, path
+        self.activation = activation
         self._space = Workspace()
         self.time_features = TimeFeatures(path)
         n_times = self.time_features.n_features
@@ -116,26 +120,21 @@ class VelocityNetwork(nn.Module):
         self.register_buffer("speed", speed)
         weights = [_uniform(n, width, generator) for n in (2 * d, n_times)]
         self.weight_in = nn.Parameter(torch.cat(weights) / speed)
-        self.bias_in = nn.Parameter(torch.zeros(width))
         self.hidden = nn.Parameter(_uniform(width_u, width_p, generator).T.contiguous())
         self.out = nn.Parameter(torch.zeros(d, width_p))
         self.bias_out = nn.Parameter(torch.zeros(d))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Velocity (n, d) at positions ``x`` (n, d) and times ``t`` (n, 1)."""
-        features, zoom = self.time_features(t)
-        inputs = torch.cat([x, zoom * x, features], dim=1)
-        v = TwoLayers.apply(
-            inputs,
+    def forward(self, x: Tensor, features: Tensor, zoom: Tensor) -> Tensor:
+        """Excess velocity (n, d) at positions (n, d) and times given by their features."""
+        return TwoLayers.apply(
+            torch.cat([x, zoom * x, features], dim=1),
             self.weight_in * self.speed,
-            self.bias_in,
             self.hidden,
             self.out,
             self.bias_out,
             ACTIVATIONS[self.activation],
             self._space,
         )
-        return torch.addcmul(v, self.path.gaussian_gain(t), x)
 
     def field(self, dtype: torch.dtype, divergence: bool = False) -> Field:
         """Prepare the network for a solve: ``field(t, x)`` at one time for all rows.
@@ -150,36 +149,33 @@ class VelocityNetwork(nn.Module):
         Returns
         -------
         callable
-            Maps a float time and positions (n, d) to the tuple of the velocity (n, d) and, if
-            asked for, the divergence (n,).
+            Maps a float time and positions (n, d) to the tuple of the excess velocity (n, d) and,
+            if asked for, its divergence (n,).
         """
         function, gradient = ACTIVATIONS[self.activation]
         hidden, out = self.hidden.detach().to(dtype), self.out.detach().to(dtype)
-        bias_in, bias_out = self.bias_in.detach().to(dtype), self.bias_out.detach().to(dtype)
+        bias_out = self.bias_out.detach().to(dtype)
         widths, d = hidden.shape[::-1], len(out)
         weight_in = (self.weight_in * self.speed).detach().to(dtype)
         weight_x, weight_zoom, weight_t = weight_in.split([d, d, len(weight_in) - 2 * d])
         one = out.new_ones(())
 
-        def velocity(t: float, x: Tensor) -> tuple[Tensor, ...]:
-            time = out.new_full((1, 1), t)
-            features, zoom = self.time_features(time)
+        def excess(t: float, x: Tensor) -> tuple[Tensor, ...]:
+            features, zoom = self.time_features(out.new_full((1, 1), t))
             weight = weight_x + zoom * weight_zoom
-            pre = torch.addmm(bias_in + features @ weight_t, x, weight)
+            pre = torch.addmm(features @ weight_t, x, weight)
             u, p = pre.split(widths, dim=1)
             p = torch.addmm(p, function(u), hidden.T)
-            gain = self.path.gaussian_gain(time)
-            v = torch.addmm(bias_out, function(p), out.T).addcmul_(gain, x)
+            value = torch.addmm(bias_out, function(p), out.T)
             if not divergence:
-                return (v,)
+                return (value,)
             weight_u, weight_p = weight.split(widths, dim=1)
             coupling = hidden.T * (weight_u.T @ out)
             slope_u = gradient(one.expand_as(u), u)
             skip = (weight_p * out).sum(0)
-            trace = gradient(torch.addmm(skip, slope_u, coupling), p).sum(1)
-            return v, trace + gain[0] * d
+            return value, gradient(torch.addmm(skip, slope_u, coupling), p).sum(1)
 
-        return velocity
+        return excess
 
 
 class DeepVelocityNetwork(nn.Module):
@@ -199,7 +195,7 @@ class DeepVelocityNetwork(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.activation, self.path = activation, path
+        self.activation = activation
         self.time_features = TimeFeatures(path)
         n_inputs = 2 * n_features + self.time_features.n_features
         sizes = list(hidden_layer_sizes)
@@ -207,33 +203,31 @@ class DeepVelocityNetwork(nn.Module):
             nn.Parameter(_uniform(n_inputs + before, size, generator))
             for before, size in zip([0, *sizes[:-1]], sizes, strict=True)
         )
-        self.biases = nn.ParameterList(torch.zeros(size) for size in sizes)
         self.out = nn.Parameter(torch.zeros(sizes[-1], n_features))
         self.bias_out = nn.Parameter(torch.zeros(n_features))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Velocity (n, d) at positions ``x`` (n, d) and times ``t`` (n, 1)."""
-        features, zoom = self.time_features(t)
+    def forward(self, x: Tensor, features: Tensor, zoom: Tensor) -> Tensor:
+        """See `VelocityNetwork.forward`."""
         inputs = torch.cat([x, zoom * x, features], dim=1)
         hidden = inputs[:, :0]
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            hidden = torch.addmm(bias, torch.cat([inputs, hidden], dim=1), weight)
+        for weight in self.weights:
+            hidden = torch.cat([inputs, hidden], dim=1) @ weight
             hidden = ACTIVATIONS[self.activation].function(hidden)
-        return torch.addmm(self.bias_out, hidden, self.out) + self.path.gaussian_gain(t) * x
+        return torch.addmm(self.bias_out, hidden, self.out)
 
     def field(self, dtype: torch.dtype, divergence: bool = False) -> Field:
         """See `VelocityNetwork.field`."""
         weights = {name: p.detach().to(dtype) for name, p in self.named_parameters()}
 
-        def velocity(t: float, x: Tensor) -> tuple[Tensor, ...]:
-            times = x.new_full((len(x), 1), t)
+        def excess(t: float, x: Tensor) -> tuple[Tensor, ...]:
+            times = self.time_features(x.new_full((len(x), 1), t))
 
             def call(x: Tensor) -> Tensor:
-                return torch.func.functional_call(self, weights, (x, times))
+                return torch.func.functional_call(self, weights, (x, *times))
 
             return exact_divergence(call, x) if divergence else (call(x),)
 
-        return velocity
+        return excess
 
 
 def velocity_network(

@@ -27,16 +27,6 @@ class GaussianPath(ABC):
     def derivatives(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Time derivatives of the two coefficients at times ``t``."""
 
-    def interpolate(self, data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Position ``x_t``; ``t`` broadcasts against the rows."""
-        alpha, sigma = self.coefficients(t)
-        return alpha * data + sigma * noise
-
-    def velocity(self, data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Time derivative of `interpolate`, the regression target of flow matching."""
-        alpha_dot, sigma_dot = self.derivatives(t)
-        return alpha_dot * data + sigma_dot * noise
-
     def gaussian_scale(self, t: Tensor) -> Tensor:
         """Standard deviation of ``x_t`` for independent standard normal data and noise."""
         alpha, sigma = self.coefficients(t)
@@ -52,6 +42,12 @@ class GaussianPath(ABC):
         alpha, sigma = self.coefficients(t)
         alpha_dot, sigma_dot = self.derivatives(t)
         return (alpha * alpha_dot + sigma * sigma_dot) / (alpha**2 + sigma**2)
+
+    def excess_coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients of data and noise in the excess velocity ``dx_t/dt - c(t) x_t``."""
+        gain, values, rates = self.gaussian_gain(t), self.coefficients(t), self.derivatives(t)
+        data, noise = (rate - gain * value for rate, value in zip(rates, values, strict=True))
+        return data, noise
 
 
 class LinearPath(GaussianPath):

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 from tqdm import tqdm
 
 from .interfaces import Trainable
@@ -164,18 +165,38 @@ class Trainer:
         return self.history
 
     def _start_optimiser(self) -> None:
-        holder = nn.Parameter(self.flat.values)
-        holder.grad = self.flat.gradient
-        self.optimiser = torch.optim.AdamW(
-            [holder], lr=self._rate, weight_decay=self.plan.weight_decay, fused=True
+        self._moments = torch.zeros_like(self.flat.values), torch.zeros_like(self.flat.values)
+        self._count = self.flat.values.new_zeros(())
+
+    def _update(self, rate: float) -> None:
+        """Step of AdamW along the gradient clipped to a norm of ``max_norm``."""
+        norm = torch.linalg.vector_norm(self.flat.gradient)
+        first, second = self._moments
+        # The function, as the object around it costs a small network a tenth of its training.
+        adamw(
+            [self.flat.values],
+            [self.flat.gradient],
+            [first],
+            [second],
+            [],
+            [self._count],
+            fused=True,
+            grad_scale=(norm / self.plan.max_norm).clamp(min=1.0),  # divides the gradient
+            lr=rate,
+            beta1=0.9,
+            beta2=0.999,
+            eps=1e-8,
+            weight_decay=self.plan.weight_decay,
+            amsgrad=False,
+            maximize=False,
         )
 
     def _shuffled_batches(self) -> Iterator[Tensor]:
         n, size = len(self.rows), min(self.plan.batch_size, len(self.rows))
         while True:
             order = torch.randperm(n, generator=self.generator, device=self.rows.device)
-            for batch in order[: n - n % size].split(size):
-                yield self.rows.index_select(0, batch)
+            for some in order[: n - n % size].split(64 * size):
+                yield from self.rows.index_select(0, some).split(size)
 
     def _learning_rate(self, step: int) -> float:
         progress = step / self.plan.max_iter
@@ -189,10 +210,7 @@ class Trainer:
         gradient.zero_()
         loss = self.model.loss(next(self._batches), self.generator)
         loss.backward()
-        norm = torch.linalg.vector_norm(gradient)
-        gradient.mul_((self.plan.max_norm / (norm + 1e-6)).clamp(max=1.0))
-        self.optimiser.param_groups[0]["lr"] = self._learning_rate(step)
-        self.optimiser.step()
+        self._update(self._learning_rate(step))
         decay = min(self.plan.ema_decay, (1 + step) / (10 + step))
         self.average.lerp_(self.flat.values, 1 - decay)
         self.history.n_iter += 1

@@ -8,7 +8,13 @@ from torch.testing import assert_close
 
 from skgen.core.gaussian import Gaussian
 from skgen.core.marginals import Whitening
-from skgen.core.models import Flow, Mixture, Preconditioned, SolverAccuracyWarning
+from skgen.core.models import (
+    Flow,
+    Mixture,
+    Preconditioned,
+    SolverAccuracyWarning,
+    TrainingTimes,
+)
 from skgen.core.paths import LinearPath
 from skgen.core.solvers import SOLVERS
 
@@ -17,23 +23,26 @@ SCALE = torch.tensor([0.3, 1.6], dtype=torch.float64)
 
 
 class ExactVelocity(nn.Module):
-    """Velocity whose flow carries N(0, I) to N(MEAN, diag(SCALE^2)) along the linear path.
+    """Excess velocity whose flow carries N(0, I) to N(MEAN, diag(SCALE^2)) along the linear path.
 
     Independent noise and data: ``E[data - noise | x_t]`` in closed form.
     """
 
-    def forward(self, x, t):
+    def time_features(self, t):
+        return t, LinearPath().gaussian_gain(t)
+
+    def forward(self, x, t, gain):
         spread = t**2 * SCALE**2 + (1 - t) ** 2
-        return MEAN + (t * SCALE**2 - (1 - t)) / spread * (x - t * MEAN)
+        return MEAN + (t * SCALE**2 - (1 - t)) / spread * (x - t * MEAN) - gain * x
 
     def field(self, dtype, divergence=False):
-        def velocity(t, x):
+        def excess(t, x):
+            times = self.time_features(torch.full((1, 1), t, dtype=x.dtype))
             spread = t**2 * SCALE**2 + (1 - t) ** 2
-            trace = ((t * SCALE**2 - (1 - t)) / spread).sum().expand(len(x))
-            v = self(x, torch.full((1, 1), t, dtype=x.dtype))
-            return (v, trace) if divergence else (v,)
+            trace = ((t * SCALE**2 - (1 - t)) / spread - times[1]).sum().expand(len(x))
+            return (self(x, *times), trace) if divergence else (self(x, *times),)
 
-        return velocity
+        return excess
 
 
 def exact_flow(solver="adams", n_steps=32, tolerance=0.0):
@@ -120,14 +129,42 @@ def test_refinement_of_a_row_does_not_depend_on_the_others():
 
 
 def test_loss_is_least_for_the_exact_velocity():
-    flow, data = exact_flow(), rows(4000, spread=1.0)
+    data = rows(4000, spread=1.0)
 
     def loss(shift):
-        flow.network.forward = lambda x, t: ExactVelocity.forward(flow.network, x, t) + shift
+        flow = exact_flow()
+        flow.network.forward = lambda *inputs: ExactVelocity.forward(flow.network, *inputs) + shift
         return float(flow.loss(data, torch.Generator().manual_seed(0)))
 
     assert loss(0.0) < min(loss(0.1), loss(-0.1))
     assert loss(0.1) + loss(-0.1) - 2 * loss(0.0) == pytest.approx(2 * 0.1**2, rel=1e-6)
+
+
+def test_training_times_are_stratified():
+    times = TrainingTimes(LinearPath(), ExactVelocity().time_features, 1.5)
+    rows, generator = torch.zeros(100, 2, dtype=torch.float64), torch.Generator().manual_seed(0)
+    first = times.next_batch(rows, generator)
+    alpha = torch.stack([columns[0] for columns in times.batches])[..., 0]
+    assert alpha.numel() >= times.n_times and alpha.shape[1] == 100
+    u = 1 - (1 - alpha) ** (1 / 1.5)
+    assert torch.equal((100 * u).floor(), torch.arange(100.0).double().expand_as(u))
+    parts = (u.numel() * u).floor().flatten().sort().values
+    assert torch.equal(parts, torch.arange(float(u.numel())).double())
+    others = [times.next_batch(rows, generator) for _ in range(len(times.batches) - 1)]
+    assert not any(torch.equal(first[0], other[0]) for other in others)
+    assert times.next_batch(rows, generator) is first
+    few = times.next_batch(rows[:7].float(), generator)
+    assert {(column.dtype, len(column)) for column in few} == {(torch.float32, 7)}
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.9, 1.0])
+def test_coefficients_of_the_loss_are_those_of_the_path(t):
+    path = LinearPath()
+    data, noise = torch.randn(2, 50, dtype=torch.float64)
+    t = torch.tensor(t, dtype=torch.float64)
+    (alpha, sigma), (a, b) = path.coefficients(t), path.excess_coefficients(t)
+    position = alpha * data + sigma * noise
+    assert_close(a * data + b * noise + path.gaussian_gain(t) * position, data - noise)
 
 
 def test_preconditioned_density_and_samples():
