@@ -61,14 +61,14 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         Rows whose numerical error is estimated to be larger (log-densities in nats, samples and
         transforms in standard deviations) are solved again with twice the steps, up to 16 times
         ``n_steps``; then a warning is raised. 0 switches the estimate off.
-    batch_size : int or "auto", default="auto"
-        Rows a gradient step; "auto" is 1024 for up to three features and 512 for more.
+    batch_size : int, default=512
+        Rows a gradient step, or all where there are fewer.
     learning_rate_init : float, default=3e-3
         Peak of the one-cycle learning rate.
     weight_decay : float, default=1e-4
         Decoupled weight decay.
     max_iter : int or "auto", default="auto"
-        Most gradient steps (not passes over the data); "auto" is 20,000 for up to three features
+        Most gradient steps (not passes over the data); "auto" is 24,000 for up to three features
         and 8,000 for more.
     tol : float, default=1e-3
         Gain of the held-out score (nats) that counts as progress.
@@ -156,7 +156,7 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         solver="adams",
         n_steps=32,
         solver_tol=1e-3,
-        batch_size="auto",
+        batch_size=512,
         learning_rate_init=3e-3,
         weight_decay=1e-4,
         max_iter="auto",

@@ -37,7 +37,7 @@ except ImportError:  # scikit-learn < 1.9
 
 MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
 MAX_MIXTURE_ROWS = 20_000  # for the Gaussian mixture, which no longer gains from more
-PROBE = 0.25  # share of max_iter after which preconditioning="auto" keeps the better candidate
+PROBE = 2000  # steps, or a quarter of all, after which "auto" keeps the better preconditioning
 
 
 class TrainedDensity(CallbackSupportMixin, BaseDensity):
@@ -53,7 +53,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         "preconditioning": [StrOptions({"auto", "standardize", "gaussianize"})],
         "reg_covar": [Interval(Real, 0, None, closed="left")],
         "defensive_weight": [Interval(Real, 0, 0.25, closed="left")],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -80,7 +80,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         gaussian = fit_gaussian(x, None, "full", max(self.reg_covar, 1e-9))
         candidates = self._candidates(x_train, generator)
         plan = self._plan(x.shape[1])
-        n_rounds = math.ceil(PROBE * plan.max_iter / plan.round_length)
+        n_rounds = math.ceil(min(PROBE, plan.max_iter / 4) / plan.round_length)
         probe = n_rounds * plan.round_length if len(candidates) > 1 else 0
         bar = tqdm(total=plan.max_iter + probe, disable=not self.verbose)
         with bar, _callbacks(self) as on_round:
@@ -106,16 +106,16 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         return self._defended(candidates[kind], gaussian, x_train, x_held, generator.initial_seed())
 
     def _plan(self, n_features: int) -> Plan:
-        """Settings of the training; "auto" spends more on few features.
+        """Settings of the training.
 
-        There the data tell the density more exactly than gradients of 512 rows can follow.
+        With few features the data tell the density more exactly than 8,000 gradients can follow.
         """
-        few = n_features <= 3
-        max_iter = (20_000 if few else 8_000) if self.max_iter == "auto" else self.max_iter
-        batch_size = (1024 if few else 512) if self.batch_size == "auto" else self.batch_size
+        max_iter = self.max_iter
+        if max_iter == "auto":
+            max_iter = 24_000 if n_features <= 3 else 8_000
         return Plan(
             max_iter=max_iter,
-            batch_size=batch_size,
+            batch_size=self.batch_size,
             learning_rate=self.learning_rate_init,
             weight_decay=self.weight_decay,
             tol=self.tol,

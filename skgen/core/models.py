@@ -9,7 +9,7 @@ import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from .interfaces import Bijection, Density, Trainable
 from .networks import DeepVelocityNetwork, VelocityNetwork
 from .paths import GaussianPath
 from .solvers import SOLVERS
+from .two_layers import Workspace
 
 
 class SolverAccuracyWarning(UserWarning):
@@ -71,16 +72,46 @@ class Flow(Trainable):
         super().__init__()
         self.network, self.path = network, path
         self.solver, self.n_steps, self.tolerance = solver, n_steps, tolerance
+        # Of the rows that the loss averages over; with few features more of them are near.
+        self.group_size = 512 if n_features <= 3 else 64
         self.register_buffer("origin", torch.zeros(n_features, dtype=torch.float64))
         self._times = TrainingTimes(path, network.time_features, self.time_power)
+        self._space = Workspace()
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Flow-matching loss ``mean (v(x_t, t) - dx_t/dt)^2`` over rows and features."""
+        """Flow-matching loss ``mean (v(x_t, t) - E[dx_t/dt | x_t])^2`` over rows and features.
+
+        The expectation is over the rows that ``x_t`` may have come from, among a group of the
+        batch. It has the same mean given ``x_t`` as ``dx_t/dt`` itself and a smaller variance
+        (Rao and Blackwell), so the gradient is less noisy.
+
+        References
+        ----------
+        Xu, Tong and Jaakkola, "Stable target field for reduced variance score estimation in
+        diffusion models", 2023.
+        """
+        n_groups = max(1, len(x) // self.group_size)
+        x = x[: len(x) - len(x) % n_groups]  # the few rows left over sit this step out
         noise = standard_normal(len(x), x, generator)
-        alpha, sigma, data_rate, noise_rate, *time = self._times.next_batch(x, generator)
-        x_t = torch.addcmul(alpha * x, sigma, noise)
-        target = torch.addcmul(data_rate * x, noise_rate, noise)
-        return nn.functional.mse_loss(self.network(x_t, *time), target)
+        times = self._times.next_batch(x, generator)
+        x_t = torch.addcmul(times.alpha * x, times.sigma, noise)
+        target = torch.addcmul(times.data_rate * x, times.noise_rate, noise)
+        target.addcmul_(times.origin_rate, self._expected_origin(x, x_t, times, n_groups) - x)
+        return nn.functional.mse_loss(self.network(x_t, times.features, times.zoom), target)
+
+    def _expected_origin(self, x: Tensor, x_t: Tensor, times: TimeColumns, n_groups: int) -> Tensor:
+        """Mean of the rows of a group, weighted by how likely each ``x_t`` came from them."""
+
+        def grouped(columns: Tensor) -> Tensor:
+            return columns.view(n_groups, -1, columns.shape[1])
+
+        # log N(x_t; alpha x_j, sigma^2 I) as one product, less what is the same for all j.
+        left = grouped(torch.cat([times.precision * x_t, times.penalty], dim=1))
+        right = grouped(torch.cat([x, x.square().sum(1, keepdim=True)], dim=1))
+        weights = grouped(self._space("weights", x, right.shape[1]))
+        torch.bmm(left, right.mT, out=weights)
+        torch.softmax(weights, 2, out=weights)
+        return (weights @ grouped(x)).view_as(x)
 
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
@@ -195,6 +226,20 @@ class Flow(Trainable):
         return self.transport(self.noise(n, generator), to_data=True)
 
 
+class TimeColumns(NamedTuple):
+    """What a batch of training takes from its times: columns (n, 1), and features (n, k)."""
+
+    alpha: Tensor  # coefficients of data and noise in the position x_t
+    sigma: Tensor
+    data_rate: Tensor  # in its excess velocity
+    noise_rate: Tensor
+    origin_rate: Tensor  # of the excess velocity by the data at given x_t
+    precision: Tensor  # log N(x_t; alpha x, sigma^2) = precision x_t x + penalty x^2 + ...
+    penalty: Tensor
+    features: Tensor  # for the network
+    zoom: Tensor
+
+
 class TrainingTimes:
     """Times for training, drawn once, with all that depends on them alone.
 
@@ -206,44 +251,49 @@ class TrainingTimes:
     ----------
     path : GaussianPath
     features : callable
-        Maps times (n, 1) to a tuple of what the network sees of them.
+        Maps times (n, 1) to what the network sees of them, features and zoom.
     power : float
     """
 
     n_times = 2**15  # of all batches together, about
+    least_sigma = 0.02  # below it a position tells its row, and rounding would decide otherwise
 
     def __init__(
-        self, path: GaussianPath, features: Callable[[Tensor], tuple[Tensor, ...]], power: float
+        self, path: GaussianPath, features: Callable[[Tensor], tuple[Tensor, Tensor]], power: float
     ) -> None:
         self.path, self.features, self.power = path, features, power
-        self.batches: list[tuple[Tensor, ...]] = []
+        self.batches: list[TimeColumns] = []
         self.turn = 0
 
-    def next_batch(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Columns for the rows of a batch, in its dtype and on its device.
-
-        These are the coefficients of data and noise in the position, those in the excess velocity,
-        and the features of the network.
-        """
-        like = self.batches[0][0] if self.batches else None
+    def next_batch(self, x: Tensor, generator: torch.Generator) -> TimeColumns:
+        """Times for the rows of a batch, in its dtype and on its device."""
+        like = self.batches[0].alpha if self.batches else None
         if like is None or (len(like), like.dtype, like.device) != (len(x), x.dtype, x.device):
             self.batches = self._draw(x, generator)
         self.turn += 1
         return self.batches[self.turn % len(self.batches)]
 
-    def _draw(self, x: Tensor, generator: torch.Generator) -> list[tuple[Tensor, ...]]:
+    def _draw(self, x: Tensor, generator: torch.Generator) -> list[TimeColumns]:
         n, n_batches = len(x), -(-self.n_times // len(x))
         place, offset = torch.rand(
             2, n_batches, n, 1, generator=generator, dtype=x.dtype, device=x.device
         )
         u = torch.arange(n, device=x.device)[:, None] + (place.argsort(0) + offset) / n_batches
         t = 1 - (1 - (u / n).flatten(0, 1)) ** self.power
-        columns = (
-            *self.path.coefficients(t),
-            *self.path.excess_coefficients(t),
+        alpha, sigma = self.path.coefficients(t)
+        data_rate, noise_rate = self.path.excess_coefficients(t)
+        clear, ratio = sigma < self.least_sigma, alpha / sigma.clamp(min=self.least_sigma)
+        columns = TimeColumns(
+            alpha,
+            sigma,
+            data_rate,
+            noise_rate,
+            (data_rate - noise_rate * ratio).masked_fill(clear, 0.0),
+            ratio / sigma.clamp(min=self.least_sigma),
+            -0.5 * ratio**2,
             *self.features(t),
         )
-        return list(zip(*(column.split(n) for column in columns), strict=True))
+        return [TimeColumns(*batch) for batch in zip(*(c.split(n) for c in columns), strict=True)]
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "batches": []}

@@ -157,6 +157,53 @@ def test_training_times_are_stratified():
     assert {(column.dtype, len(column)) for column in few} == {(torch.float32, 7)}
 
 
+@pytest.mark.parametrize("n, group_size, n_groups", [(12, 64, 1), (12, 4, 3), (14, 4, 3)])
+def test_loss_averages_over_the_rows_that_a_position_may_come_from(n, group_size, n_groups):
+    flow, x = exact_flow(), rows(n)
+    flow.group_size = group_size
+    seen = {}
+
+    def forward(x_t, features, zoom):
+        seen.update(x_t=x_t, t=features)
+        return torch.zeros_like(x_t)
+
+    flow.network.forward = forward
+    loss = flow.loss(x, torch.Generator().manual_seed(0))
+    x_t, t = seen["x_t"], seen["t"]
+    n = n - n % n_groups
+    total, (a, b) = 0.0, LinearPath().excess_coefficients(t)
+    for i in range(n):
+        size = n // n_groups
+        group = x[i // size * size : (i // size + 1) * size]
+        noise = (x_t[i] - t[i] * group) / (1 - t[i])
+        if 1 - t[i] < 0.02:
+            noise = noise[i % size][None]
+            group = x[i][None]
+        weights = torch.softmax(-0.5 * noise.square().sum(1), 0)
+        target = weights @ (a[i] * group + b[i] * noise)
+        total += float(target.square().sum())
+    assert len(x_t) == n
+    assert float(loss) == pytest.approx(total / (2 * n), rel=1e-9)
+
+
+def test_average_keeps_the_mean_of_the_gradient_and_reduces_its_variance():
+    generator, flow = torch.Generator().manual_seed(0), exact_flow()
+    slope = torch.zeros((), dtype=torch.float64, requires_grad=True)  # of a linear network
+    flow.network.forward = lambda x_t, features, zoom: slope * x_t
+    found = []
+    for flow.group_size in (1, 64):
+        gradients = []
+        for _ in range(200):
+            x = 0.5 * torch.randn(256, 2, generator=generator, dtype=torch.float64)
+            gradients += torch.autograd.grad(flow.loss(x, generator), slope)
+        gradients = torch.stack(gradients)
+        found.append((float(gradients.mean()), float(gradients.std())))
+    (plain, spread), (averaged, less) = found
+    assert less < 0.8 * spread
+    assert abs(plain - averaged) < 4 * math.hypot(spread, less) / math.sqrt(200)
+    assert abs(plain) > 10 * spread / math.sqrt(200)
+
+
 @pytest.mark.parametrize("t", [0.0, 0.3, 0.9, 1.0])
 def test_coefficients_of_the_loss_are_those_of_the_path(t):
     path = LinearPath()
