@@ -126,8 +126,10 @@ def training_step(n_features, width, batch_size, n_rounds=60):
     layer, weight_in = torch.randn(batch_size, width), torch.randn(n_inputs, 2 * width)
     hidden, out = torch.randn(width, width), torch.randn(n_features, width)
     grad = torch.randn(batch_size, n_features)
+    groups = torch.randn(batch_size // model.group_size, model.group_size, n_features + 1)
 
     def products():
+        (groups @ groups.mT) @ groups  # the average over a group
         inputs @ weight_in, layer @ hidden.T, layer @ out.T  # forward
         grad @ out, grad.T @ layer, layer @ hidden, layer.T @ layer, inputs.T @ pre  # backward
 
