@@ -3,7 +3,15 @@
 from . import compose, datasets
 from .flow_matching import FlowMatchingDensity
 from .gaussian import GaussianMLE
+from .realnvp import RealNVPDensity
 
 __version__ = "0.1.0"
 
-__all__ = ["FlowMatchingDensity", "GaussianMLE", "__version__", "compose", "datasets"]
+__all__ = [
+    "FlowMatchingDensity",
+    "GaussianMLE",
+    "RealNVPDensity",
+    "__version__",
+    "compose",
+    "datasets",
+]

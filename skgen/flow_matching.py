@@ -7,21 +7,19 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from .base import check_n_samples
-from .core.activations import ACTIVATIONS
-from .core.interfaces import Bijection
-from .core.models import Flow, Mixture
+from .core.models import Flow
 from .core.networks import velocity_network
 from .core.paths import LinearPath
 from .core.solvers import SOLVERS
-from .trained import TrainedDensity
+from .trained import TrainedFlow
 
 
-class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedDensity):
+class FlowMatchingDensity(TrainedFlow):
     r"""Density estimator by flow matching, with exact log-densities.
 
     A network learns the velocity :math:`v(x, t)` that carries standard normal noise (t = 0) to the
@@ -137,13 +135,13 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
     """
 
     _parameter_constraints: dict = {
-        **TrainedDensity._parameter_constraints,
-        "hidden_layer_sizes": ["array-like"],
-        "activation": [StrOptions(set(ACTIVATIONS))],
+        **TrainedFlow._parameter_constraints,
         "solver": [StrOptions(set(SOLVERS))],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "solver_tol": [Interval(Real, 0, None, closed="left")],
     }
+
+    _auto_max_iter = (24_000, 8_000)
 
     def __init__(
         self,
@@ -190,49 +188,10 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         self.verbose = verbose
         self.random_state = random_state
 
-    def _build_model(self, n_features: int, generator: torch.Generator) -> Flow:
-        sizes = tuple(self.hidden_layer_sizes)
-        if not sizes or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
-            raise ValueError(
-                f"hidden_layer_sizes must hold positive ints, got {self.hidden_layer_sizes!r}."
-            )
-        path = LinearPath()
+    def _build_model(self, z: Tensor, generator: torch.Generator) -> Flow:
+        n_features, path, sizes = z.shape[1], LinearPath(), self._hidden_layer_sizes()
         network = velocity_network(n_features, sizes, self.activation, path, generator)
         return Flow(network, path, n_features, self.solver, self.n_steps, self.solver_tol)
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Carry rows back along the flow to noise.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows in the units of the training data.
-
-        Returns
-        -------
-        Z : ndarray of shape (n_samples, n_features)
-            Standard normal if X follows the flow, in the dtype of X.
-        """
-        check_is_fitted(self)
-        bijection, flow = self._flow
-        return self._by_chunks(X, lambda x: flow.transport(bijection(x)[0], to_data=False))
-
-    def inverse_transform(self, X: Any) -> np.ndarray:
-        """Carry noise along the flow to data.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Noise, standard normal to sample from the flow.
-
-        Returns
-        -------
-        X_original : ndarray of shape (n_samples, n_features)
-            Rows in the units of the training data.
-        """
-        check_is_fitted(self)
-        bijection, flow = self._flow
-        return self._by_chunks(X, lambda z: bijection.inverse(flow.transport(z, to_data=True)))
 
     def sample_trajectory(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw rows from the flow and show how they came about.
@@ -253,21 +212,6 @@ class FlowMatchingDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         check_is_fitted(self)
         check_n_samples(n_samples)
         generator = self._generator(random_state, self._place_module())
-        bijection, flow = self._flow
-        noise = flow.noise(n_samples, generator)
-        positions = flow.trajectory(noise, self.n_steps)
+        bijection, flow = self._density.bijection, cast(Flow, self._density.model)
+        positions = flow.trajectory(flow.noise(n_samples, generator), self.n_steps)
         return np.stack([bijection.inverse(z).cpu().numpy() for z in positions])
-
-    @property
-    def _flow(self) -> tuple[Bijection, Flow]:
-        """The preconditioner and the flow, without the defence."""
-        return self._density.bijection, cast(Flow, self._density.model)
-
-    @property
-    def mixture_weights_(self) -> np.ndarray:
-        """Weights of the flow, a Gaussian mixture, the flow's start and a Gaussian."""
-        return cast(Mixture, self.module_).weights.cpu().numpy()
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.n_features_in_

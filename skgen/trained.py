@@ -9,19 +9,28 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from tqdm import tqdm
 
 from .base import BaseDensity, as_frequencies, refuse_constant_columns
-from .core.gaussian import Gaussian, column_moments, fit_gaussian, standard_normal_log_prob
-from .core.interfaces import Trainable
+from .core.activations import ACTIVATIONS
+from .core.gaussian import (
+    Gaussian,
+    StandardNormal,
+    column_moments,
+    fit_gaussian,
+    standard_normal_log_prob,
+)
+from .core.interfaces import Bijection, Trainable, Transport
 from .core.marginals import fit_preconditioner
 from .core.models import Mixture, Preconditioned
 from .core.training import History, Plan, Trainer
@@ -50,6 +59,8 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
 
     _parameter_constraints: dict = {
         **BaseDensity._parameter_constraints,
+        "hidden_layer_sizes": ["array-like"],
+        "activation": [StrOptions(set(ACTIVATIONS))],
         "preconditioning": [StrOptions({"auto", "standardize", "gaussianize"})],
         "reg_covar": [Interval(Real, 0, None, closed="left")],
         "defensive_weight": [Interval(Real, 0, 0.25, closed="left")],
@@ -66,8 +77,18 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
     }
 
     @abstractmethod
-    def _build_model(self, n_features: int, generator: torch.Generator) -> Trainable:
+    def _build_model(self, z: Tensor, generator: torch.Generator) -> Trainable:
         """Make an untrained model of whitened rows; weights from a generator on the CPU."""
+
+    _auto_max_iter: tuple[int, int]  # for up to three features, for more
+
+    def _hidden_layer_sizes(self) -> tuple[int, ...]:
+        sizes = tuple(self.hidden_layer_sizes)
+        if not sizes or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
+            raise ValueError(
+                f"hidden_layer_sizes must hold positive ints, got {self.hidden_layer_sizes!r}."
+            )
+        return tuple(int(size) for size in sizes)
 
     def _fit_model(
         self, x: Tensor, sample_weight: Tensor | None, generator: torch.Generator
@@ -108,11 +129,11 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
     def _plan(self, n_features: int) -> Plan:
         """Settings of the training.
 
-        With few features the data tell the density more exactly than 8,000 gradients can follow.
+        With few features the data tell the density more exactly than the gradients that suffice
+        for more can follow.
         """
-        max_iter = self.max_iter
-        if max_iter == "auto":
-            max_iter = 24_000 if n_features <= 3 else 8_000
+        few, more = self._auto_max_iter
+        max_iter = (few if n_features <= 3 else more) if self.max_iter == "auto" else self.max_iter
         return Plan(
             max_iter=max_iter,
             batch_size=self.batch_size,
@@ -156,8 +177,8 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
 
     def _candidate(self, kind: str, x: Tensor, seed: int) -> Preconditioned:
         # Its own generator: "auto" gives the same model as the kind it chooses does by itself.
-        model = self._build_model(x.shape[1], torch.Generator().manual_seed(seed))
         bijection = fit_preconditioner(x, kind, self.reg_covar)
+        model = self._build_model(bijection(x)[0], torch.Generator().manual_seed(seed))
         return Preconditioned(bijection, model.to(x.device), x.shape[1])
 
     def _trainer(
@@ -221,8 +242,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         if not floor:
             return Mixture([density], [1.0])
         bijection, d = density.bijection, density.n_features
-        origin = torch.zeros_like(gaussian.mean)
-        normal = Gaussian(origin, torch.ones_like(origin).diag())
+        normal = StandardNormal(d).to(gaussian.mean.device)
         some = x_train[:: -(-len(x_train) // MAX_MIXTURE_ROWS)]  # spread: the rows may be sorted
         simple = [fit_gaussian_mixture(bijection(some)[0], seed), normal]
         defence = [Preconditioned(bijection, model, d) for model in simple]
@@ -237,6 +257,59 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
     def _density(self) -> Preconditioned:
         """The trained density without its defence."""
         return cast(Preconditioned, cast(Mixture, self.module_).components[0])
+
+
+class TrainedFlow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedDensity):
+    """Base of the densities that carry noise to data by an invertible map."""
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Carry rows back along the flow to noise.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training data.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_features)
+            Distributed like the base, standard normal by default, if X follows the flow; in the
+            dtype of X.
+        """
+        check_is_fitted(self)
+        bijection, flow = self._flow
+        return self._by_chunks(X, lambda x: flow.transport(bijection(x)[0], to_data=False))
+
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """Carry noise along the flow to data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Noise, standard normal by default, to sample from the flow.
+
+        Returns
+        -------
+        X_original : ndarray of shape (n_samples, n_features)
+            Rows in the units of the training data.
+        """
+        check_is_fitted(self)
+        bijection, flow = self._flow
+        return self._by_chunks(X, lambda z: bijection.inverse(flow.transport(z, to_data=True)))
+
+    @property
+    def _flow(self) -> tuple[Bijection, Transport]:
+        """The preconditioner and the flow, without the defence."""
+        return self._density.bijection, cast(Transport, self._density.model)
+
+    @property
+    def mixture_weights_(self) -> np.ndarray:
+        """Weights of the flow, a Gaussian mixture, the flow's start and a Gaussian."""
+        return cast(Mixture, self.module_).weights.cpu().numpy()
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_features_in_
 
 
 def fit_gaussian_mixture(z: Tensor, seed: int) -> Mixture:

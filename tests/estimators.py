@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
-from skgen import FlowMatchingDensity, GaussianMLE
+from skgen import FlowMatchingDensity, GaussianMLE, RealNVPDensity
 from skgen.compose import StackedDensity
 from skgen.trained import TrainedDensity
 
@@ -18,6 +18,11 @@ from skgen.trained import TrainedDensity
 def cheap_flow(**parameters):
     settings = {"max_iter": 12, "hidden_layer_sizes": (16, 16), "n_steps": 12, "solver_tol": 1e-2}
     return FlowMatchingDensity(**{**settings, "random_state": 0, **parameters})
+
+
+def cheap_coupling(**parameters):
+    settings = {"max_iter": 12, "hidden_layer_sizes": (8, 8), "n_blocks": 2, "n_bins": 4}
+    return RealNVPDensity(**{**settings, "random_state": 0, **parameters})
 
 
 def cheap_members():
@@ -45,6 +50,12 @@ ESTIMATORS = {
     ),
     "flow-unstopped": cheap_flow(early_stopping=False),
     "flow-undefended": cheap_flow(preconditioning="standardize", defensive_weight=0),
+    "coupling": cheap_coupling(),
+    "coupling-affine": cheap_coupling(transformer="affine", linear="permutation", n_blocks=3),
+    "coupling-student": cheap_coupling(base="student", preconditioning="standardize"),
+    "coupling-mixture": cheap_coupling(base="mixture", preconditioning="gaussianize"),
+    "coupling-on-gaussian": cheap_coupling(base=GaussianMLE(), early_stopping=False),
+    "coupling-noisy": cheap_coupling(dropout=0.2, input_noise=0.1, defensive_weight=0),
     "stack": StackedDensity(estimators=cheap_members(), random_state=0),
     "stack-cv": StackedDensity(estimators=cheap_members(), cv=2, random_state=0),
 }

@@ -17,7 +17,9 @@ TOP = {path.stem for path in ROOT.glob("*.py")} - {"__init__"}
 ALLOWED = {
     "networks": {"activations", "divergence", "paths", "two_layers"},
     "two_layers": {"activations"},
-    "marginals": {"splines"},
+    "bijections": {"activations", "splines", "two_layers"},
+    "coupling": {"bijections", "gaussian"},
+    "marginals": {"bijections", "splines"},
     "models": CORE - {"models", "training"},
     "training": CORE - {"models", "training"},
 }

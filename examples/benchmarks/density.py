@@ -19,7 +19,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from examples.benchmarks.peers import PEERS
-from skgen import FlowMatchingDensity, GaussianMLE
+from skgen import FlowMatchingDensity, GaussianMLE, RealNVPDensity
 from skgen.compose import StackedDensity
 
 
@@ -31,6 +31,7 @@ DENSITIES = {
     "Gaussian": ours(lambda seed: GaussianMLE()),
     **PEERS,
     "Flow": ours(lambda seed: FlowMatchingDensity(random_state=seed)),
+    "RealNVP": ours(lambda seed: RealNVPDensity(random_state=seed)),
     "Stack": ours(lambda seed: StackedDensity(random_state=seed)),
 }
 

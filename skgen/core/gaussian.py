@@ -10,6 +10,29 @@ from torch import Tensor
 from .interfaces import Density
 
 
+class StandardNormal(Density):
+    """Normal density of mean 0 and identity covariance.
+
+    Parameters
+    ----------
+    n_features : int
+    """
+
+    origin: Tensor
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.register_buffer("origin", torch.zeros(n_features, dtype=torch.float64))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats of rows (n, d)."""
+        return standard_normal_log_prob(x)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw rows (n, d), float64."""
+        return standard_normal(n, self.origin, generator)
+
+
 class Gaussian(Density):
     """Multivariate normal density.
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 class Density(nn.Module, ABC):
     """A normalised density on rows of a fixed number of features."""
 
+    differentiable = True  # whether autograd goes through `log_prob` to the rows
+
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats (n,) of rows (n, d), in their dtype."""
@@ -30,6 +32,14 @@ class Trainable(Density):
     def log_prob_fast(self, x: Tensor) -> Tensor:
         """Log-density (n,), perhaps less accurate, to watch the training by."""
         return self.log_prob(x)
+
+
+class Transport(Trainable):
+    """A density that is noise carried to data by an invertible map."""
+
+    @abstractmethod
+    def transport(self, x: Tensor, to_data: bool) -> Tensor:
+        """Carry rows (n, d) from noise to data or back."""
 
 
 class Bijection(nn.Module, ABC):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from .bijections import Chain
 from .interfaces import Bijection
 from .splines import monotone_slopes, rational_quadratic
 
@@ -78,16 +77,13 @@ class MarginalGaussianisation(Bijection):
 
     def __init__(self, x: Tensor, n_knots: int = 16, max_score: float = 2.8) -> None:
         super().__init__()
-        n, d = x.shape
+        n = len(x)
         reach = min(max_score, -float(torch.special.ndtri(torch.tensor(1.0 / max(n, 3)))))
         scores = torch.linspace(-reach, reach, n_knots, dtype=x.dtype, device=x.device)
         quantiles = torch.stack(
             [_quantile(column, torch.special.ndtr(scores)) for column in x.T.contiguous()]
         )
-        shape = (d, n_knots)
-        for name in ("knots_x", "knots_z"):
-            self.register_buffer(name, x.new_full(shape, float("inf")))
-        self.register_buffer("slopes", x.new_ones(shape))
+        knots_x, knots_z, slopes = [], [], []
         for j, column in enumerate(quantiles):
             gap = 1e-9 * (column[-1] - column[0])
             keep = torch.cat([gap.new_ones(1, dtype=torch.bool), column.diff() > gap])
@@ -96,56 +92,38 @@ class MarginalGaussianisation(Bijection):
                 kept_z = scores[[0, -1]]
             else:
                 kept_x, kept_z = column[keep], scores[keep]
-            k = len(kept_x)
-            self.knots_x[j, :k], self.knots_z[j, :k] = kept_x, kept_z
-            self.slopes[j, :k] = monotone_slopes(kept_x, kept_z)
-        last = (self.knots_x.isfinite().sum(1) - 1)[:, None]
-        for name, source in (("x", self.knots_x), ("z", self.knots_z), ("slope", self.slopes)):
-            ends = torch.cat([source[:, :1], source.gather(1, last)], dim=1)
-            self.register_buffer(f"ends_{name}", ends)
+            index = torch.arange(n_knots, device=x.device).clamp(max=len(kept_x) - 1)
+            knots_x.append(kept_x[index])
+            knots_z.append(kept_z[index])
+            slopes.append(monotone_slopes(kept_x, kept_z)[index])
+        self.register_buffer("knots_x", torch.stack(knots_x))
+        self.register_buffer("knots_z", torch.stack(knots_z))
+        self.register_buffer("slopes", torch.stack(slopes))
 
-    def _parts(self, dtype: torch.dtype) -> list[Tensor]:
-        names = ("knots_x", "knots_z", "slopes", "ends_x", "ends_z", "ends_slope")
-        return [getattr(self, name).to(dtype) for name in names]
+    def _ends(self, x: Tensor, knots: Tensor) -> tuple[Tensor, ...]:
+        """Distances beyond the outermost knots, below and above, and the slopes there."""
+        low, high = self.slopes[:, 0].to(x.dtype), self.slopes[:, -1].to(x.dtype)
+        return knots[:, 0] - x, x - knots[:, -1], low, high
+
+    def _curve(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        return self.knots_x.to(dtype), self.knots_z.to(dtype), self.slopes.to(dtype)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Normal scores and the log-determinant of each row."""
-        knots_x, knots_z, slopes, ends_x, _, ends_slope = self._parts(x.dtype)
-        z, log_slope = rational_quadratic(x, knots_x, knots_z, slopes)
-        below, above = ends_slope[:, 0] * (ends_x[:, 0] - x), ends_slope[:, 1] * (x - ends_x[:, 1])
-        lower, upper = below.clamp(min=0).log1p(), above.clamp(min=0).log1p()
-        tail_slope = torch.where(below > 0, ends_slope[:, 0], ends_slope[:, 1]).log()
-        log_slope = torch.where((below > 0) | (above > 0), tail_slope - lower - upper, log_slope)
+        curve = self._curve(x.dtype)
+        z, log_slope = rational_quadratic(x, *curve)
+        below, above, low, high = self._ends(x, curve[0])
+        lower, upper = (low * below).clamp(min=0).log1p(), (high * above).clamp(min=0).log1p()
+        tail = torch.where(below > 0, low, high).log() - lower - upper
+        log_slope = torch.where((below > 0) | (above > 0), tail, log_slope)
         return z - lower + upper, log_slope.sum(1)
 
     def inverse(self, z: Tensor) -> Tensor:
         """Rows in the original units."""
-        knots_x, knots_z, slopes, _, ends_z, ends_slope = self._parts(z.dtype)
-        x, _ = rational_quadratic(z, knots_x, knots_z, slopes, inverse=True)
-        below, above = (ends_z[:, 0] - z).clamp(min=0), (z - ends_z[:, 1]).clamp(min=0)
-        return x - below.expm1() / ends_slope[:, 0] + above.expm1() / ends_slope[:, 1]
-
-
-class Chain(Bijection):
-    """Bijections applied one after the other; their log-determinants add up."""
-
-    def __init__(self, *bijections: Bijection) -> None:
-        super().__init__()
-        self.bijections = nn.ModuleList(bijections)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Image and log-determinant of each row."""
-        log_det = x.new_zeros(len(x))
-        for bijection in self.bijections:
-            x, part = bijection(x)
-            log_det = log_det + part
-        return x, log_det
-
-    def inverse(self, z: Tensor) -> Tensor:
-        """Preimage of each row."""
-        for bijection in reversed(list(self.bijections)):
-            z = cast(Bijection, bijection).inverse(z)
-        return z
+        curve = self._curve(z.dtype)
+        x, _ = rational_quadratic(z, *curve, inverse=True)
+        below, above, low, high = self._ends(z, curve[1])
+        return x - below.clamp(min=0).expm1() / low + above.clamp(min=0).expm1() / high
 
 
 def fit_preconditioner(x: Tensor, kind: str, regularisation: float) -> Chain:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .gaussian import standard_normal, standard_normal_log_prob
-from .interfaces import Bijection, Density, Trainable
+from .interfaces import Bijection, Density, Transport
 from .networks import DeepVelocityNetwork, VelocityNetwork
 from .paths import GaussianPath
 from .solvers import SOLVERS
@@ -26,7 +26,7 @@ class SolverAccuracyWarning(UserWarning):
     """The numerical error of log-densities, samples or transforms may exceed its tolerance."""
 
 
-class Flow(Trainable):
+class Flow(Transport):
     """Probability flow of a Gaussian path with a learnt velocity.
 
     The density is that of N(0, I) carried along ``dx/dt = v(x, t)`` from t = 0 to 1::
@@ -57,6 +57,7 @@ class Flow(Trainable):
     # Training times are t = 1 - (1-u)^time_power, u uniform: more of them near the data, where the
     # velocity changes fastest.
     time_power = 1.5
+    differentiable = False
     max_doublings = 5
     origin: Tensor
 

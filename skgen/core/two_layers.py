@@ -29,6 +29,19 @@ class Workspace:
             found = self.tensors[name] = like.new_empty(len(like), width)
         return found
 
+    def take_turn(self) -> int:
+        """Number of a forward pass, to hand to `check` when its gradient is taken."""
+        self.turn += 1
+        return self.turn
+
+    def check(self, turn: int) -> None:
+        """Refuse a gradient whose tensors have been overwritten; once taken, they are."""
+        if turn != self.turn:
+            raise RuntimeError(
+                "The network was evaluated again, or its gradient was taken, before this gradient."
+            )
+        self.turn += 1
+
     def __getstate__(self) -> dict:
         return {"tensors": {}, "turn": 0}
 
@@ -58,8 +71,7 @@ class TwoLayers(torch.autograd.Function):
         act_u = activation.function(u, out=space("act_u", inputs, width_u))
         torch.addmm(p, act_u, hidden.T, out=p)
         act_p = activation.function(p, out=space("act_p", inputs, width_p))
-        space.turn += 1
-        ctx.turn, ctx.space, ctx.activation = space.turn, space, activation
+        ctx.turn, ctx.space, ctx.activation = space.take_turn(), space, activation
         ctx.save_for_backward(inputs, weight_in, hidden, out)
         return torch.addmm(bias_out, act_p, out.T)
 
@@ -68,11 +80,7 @@ class TwoLayers(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight_in, hidden, out = ctx.saved_tensors
         space, gradient = ctx.space, ctx.activation.gradient
-        if ctx.turn != space.turn:
-            raise RuntimeError(
-                "The network was evaluated again, or its gradient was taken, before this gradient."
-            )
-        space.turn += 1
+        space.check(ctx.turn)
         pre, act_u, act_p = (space.tensors[name] for name in ("pre", "act_u", "act_p"))
         u, p = pre.split([act_u.shape[1], act_p.shape[1]], dim=1)
         grad_out = grad.T @ act_p

@@ -6,11 +6,10 @@ from torch.testing import assert_close
 
 from skgen.core.splines import monotone_slopes, rational_quadratic
 
-INFINITY = float("inf")
 # Two columns of knots; the second uses only three of its five.
-KNOTS_X = torch.tensor([[-2.0, -1.0, 0.0, 0.5, 3.0], [0.0, 1.0, 4.0, INFINITY, INFINITY]]).double()
-KNOTS_Y = torch.tensor([[-1.0, 0.0, 4.0, 4.1, 5.0], [-3.0, 0.0, 0.2, INFINITY, INFINITY]]).double()
-SLOPES = torch.tensor([[0.5, 2.0, 1.0, 0.2, 3.0], [1.0, 0.1, 2.0, 1.0, 1.0]]).double()
+KNOTS_X = torch.tensor([[-2.0, -1.0, 0.0, 0.5, 3.0], [0.0, 1.0, 4.0, 4.0, 4.0]]).double()
+KNOTS_Y = torch.tensor([[-1.0, 0.0, 4.0, 4.1, 5.0], [-3.0, 0.0, 0.2, 0.2, 0.2]]).double()
+SLOPES = torch.tensor([[0.5, 2.0, 1.0, 0.2, 3.0], [1.0, 0.1, 2.0, 2.0, 2.0]]).double()
 INSIDE = torch.stack(
     [torch.linspace(-1.999, 2.999, 101), torch.linspace(0.001, 3.999, 101)], dim=1
 ).double()

@@ -1,0 +1,197 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from skgen.core.bijections import (
+    Affine,
+    Chain,
+    Coupling,
+    Layer,
+    LULinear,
+    Permutation,
+    RationalQuadratic,
+)
+
+TRANSFORMERS = {"affine": Affine(), "spline": RationalQuadratic(6)}
+every_transformer = pytest.mark.parametrize("transformer", TRANSFORMERS.values(), ids=TRANSFORMERS)
+every_width = pytest.mark.parametrize("d", [1, 2, 5])
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def coupling(d, transformer, keep_first=True, sizes=(6, 7), activation="silu", dropout=0.0):
+    return Coupling(d, transformer, sizes, activation, keep_first, dropout, generator())
+
+
+def randomised(bijection, scale=0.4):
+    """The bijection in float64 with random weights, those that start at zero too."""
+    source = generator(1)
+    for p in bijection.double().parameters():
+        noise = torch.randn(p.shape, generator=source, dtype=torch.float64)
+        p.data += scale * noise / (p.shape[0] ** 0.5 if p.dim() == 2 else 1)
+    return bijection
+
+
+def chain(d, transformer, n_layers=10):
+    layers = []
+    for k in range(n_layers):
+        layers += [LULinear(d), coupling(d, transformer, k % 2 == 0, (16, 16))]
+        layers.append(Permutation(torch.randperm(d, generator=generator(k))))
+    return randomised(Chain(*layers), scale=0.2)
+
+
+def single(d):
+    return {
+        "lu": LULinear(d),
+        "permutation": Permutation(torch.arange(d).flip(0)),
+        "affine": coupling(d, Affine(), False),
+        "spline": coupling(d, RationalQuadratic(6)),
+        "one-layer": coupling(d, RationalQuadratic(3), False, (5,), "tanh"),
+    }
+
+
+every_bijection = pytest.mark.parametrize("name", single(1))
+
+
+def rows(d, n=300, largest=0.0):
+    """Rows of sizes from 0.01 to 10^largest."""
+    x = torch.randn(n, d, generator=generator(2), dtype=torch.float64)
+    return x * torch.logspace(-2, largest, n, dtype=torch.float64)[:, None]
+
+
+@every_transformer
+@every_width
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_inverse_of_ten_layers_with_extreme_rows(transformer, d, dtype, tolerance):
+    bijection, x = chain(d, transformer), rows(d, largest=6.0).to(dtype)
+    z, log_det = bijection(x)
+    assert z.dtype == log_det.dtype == dtype and log_det.isfinite().all()
+    error = (bijection.inverse(z) - x).norm(dim=1) / (1 + x.norm(dim=1))
+    assert error.max() < tolerance
+
+
+@every_bijection
+@every_width
+def test_log_determinant_is_that_of_autodiff(name, d):
+    bijection = randomised(single(d)[name])
+    x = rows(d, 12, largest=1.0)
+
+    def image(row):
+        return bijection(row[None])[0][0]
+
+    jacobians = torch.stack([torch.autograd.functional.jacobian(image, row) for row in x])
+    sign, expected = torch.linalg.slogdet(jacobians)
+    assert (sign == 1).all() or name == "permutation"
+    assert_close(bijection(x)[1], expected, rtol=0, atol=1e-8)
+    assert_close(bijection.inverse(bijection(x)[0]), x, rtol=1e-12, atol=1e-10)
+
+
+@every_width
+def test_a_spline_is_inverted_exactly_on_its_knots(d):
+    spline = RationalQuadratic(6)
+    parameters = torch.randn(d, spline.n_parameters, generator=generator(), dtype=torch.float64)
+    _, _, knots, slopes = spline._knots(parameters)
+    x, y = knots[:, 0].T, knots[:, 1].T
+    parameters = parameters.expand(len(x), -1, -1)
+    found, log_slope, _ = spline.forward(x, parameters)
+    assert_close(found, y, rtol=0, atol=1e-12)
+    assert_close(log_slope.exp(), slopes.T, rtol=1e-9, atol=1e-9)
+    assert_close(spline.inverse(y, parameters), x, rtol=0, atol=1e-12)
+
+
+@every_transformer
+def test_transformers_start_as_the_identity(transformer):
+    x = rows(3, largest=2.0)
+    y, log_slope, _ = transformer.forward(x, x.new_zeros(*x.shape, transformer.n_parameters))
+    assert_close(y, x, rtol=1e-12, atol=1e-12)
+    assert_close(log_slope, torch.zeros_like(x), rtol=0, atol=1e-12)
+
+
+@every_transformer
+@every_width
+@pytest.mark.parametrize("keep_first", [True, False])
+def test_couplings_keep_half_of_the_columns(transformer, d, keep_first):
+    layer, x = randomised(coupling(d, transformer, keep_first)), rows(d, largest=0.5)
+    changed = (layer(x)[0] != x).any(0).tolist()
+    first = [False] * (d // 2)
+    second = [True] * (d - d // 2)
+    assert changed == (first + second if keep_first or d == 1 else [not c for c in first + second])
+
+
+@pytest.mark.parametrize("name", [name for name, b in single(1).items() if isinstance(b, Layer)])
+@every_width
+def test_training_forward_has_value_and_gradient_of_forward(name, d):
+    layer = randomised(single(d)[name])
+    x = rows(d, 40, largest=1.0).requires_grad_()
+    source, inputs = generator(3), [x, *layer.parameters()]
+    grads = torch.randn(40, d + 1, generator=source, dtype=torch.float64)
+
+    def outcome(call):
+        z, log_det = call(x)
+        total = (z * grads[:, :d]).sum() + (log_det * grads[:, d]).sum()
+        return z, log_det.expand(40), torch.autograd.grad(total, inputs)
+
+    expected = outcome(layer)
+    assert_close(outcome(lambda x: layer.training_forward(x, source)), expected)
+    assert all(gradient.isfinite().all() for gradient in expected[2])
+
+
+@every_transformer
+def test_gradients_are_finite_everywhere(transformer):
+    layer = randomised(coupling(3, transformer), scale=5.0)
+    x = torch.cat([rows(3, largest=6.0), torch.tensor([[0.0, 4, -4], [4, 4, 4]])]).double()
+    x.requires_grad_()
+    z, log_det = layer.training_forward(x, generator())
+    gradients = torch.autograd.grad((z + log_det[:, None]).sum(), [x, *layer.parameters()])
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_dropout_is_for_training_and_follows_the_generator():
+    layer, x = randomised(coupling(4, Affine(), dropout=0.5)), rows(4)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    one, again, other = (layer.training_forward(x, generator(seed))[0] for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_close(one, again)
+    assert not torch.allclose(one, other)
+    assert_close(layer(x)[0], layer(x)[0])
+    # The average over masks is near the map without.
+    draws = torch.stack([layer.training_forward(x, generator(s))[0].detach() for s in range(400)])
+    assert (draws.mean(0) - layer(x)[0]).abs().mean() < 0.2 * draws.std(0).mean()
+
+
+def test_a_gradient_is_taken_once():
+    layer, x = coupling(2, Affine()), torch.zeros(3, 2)
+    first = layer.training_forward(x, generator())[0]
+    layer.training_forward(x, generator())
+    with pytest.raises(RuntimeError, match="evaluated again"):
+        first.sum().backward()
+
+
+@every_bijection
+def test_vmap(name):
+    bijection, x = randomised(single(3)[name]), rows(3, 20, largest=1.0)
+    z, log_det = torch.func.vmap(bijection)(x)
+    assert_close((z, log_det), bijection(x))
+    assert_close(torch.func.vmap(bijection.inverse)(z), x, rtol=1e-10, atol=1e-10)
+
+
+@every_bijection
+def test_compiles_without_graph_breaks(name):
+    bijection, x = randomised(single(3)[name]), rows(3, 20, largest=1.0)
+    compiled = torch.compile(bijection, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(x), bijection(x))
+    inverse = torch.compile(bijection.inverse, fullgraph=True, backend="aot_eager")
+    assert_close(inverse(x), bijection.inverse(x))
+
+
+@every_transformer
+def test_a_chain_is_a_density(transformer):
+    bijection = randomised(Chain(LULinear(1), coupling(1, transformer), coupling(1, transformer)))
+    grid = torch.linspace(-60, 60, 200_001, dtype=torch.float64)[:, None]
+    z, log_det = bijection(grid)
+    log_normal = -0.5 * z[:, 0] ** 2 - 0.5 * torch.log(torch.tensor(2 * torch.pi))
+    mass = torch.trapezoid((log_normal + log_det).exp(), grid[:, 0])
+    assert float(mass.detach()) == pytest.approx(1, abs=1e-6)

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch.testing import assert_close
+
+from skgen.core.bijections import Affine, Chain, Coupling, LULinear
+from skgen.core.coupling import CouplingFlow, StudentT
+from skgen.core.gaussian import StandardNormal
+
+
+def flow(base, input_noise=0.0, dropout=0.0):
+    generator = torch.Generator().manual_seed(0)
+    layers = [LULinear(2), Coupling(2, Affine(), (8, 8), "silu", True, dropout, generator)]
+    model = CouplingFlow(Chain(*layers), base, input_noise).double()
+    for p in model.chain.parameters():
+        p.data += 0.3 * torch.randn(p.shape, generator=generator)
+    return model
+
+
+def rows(n=200):
+    return torch.randn(n, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("base", [StandardNormal(2), StudentT(2)])
+def test_density_is_the_change_of_variables(base):
+    model, x = flow(base), rows()
+    z, log_det = model.chain(x)
+    assert_close(model.log_prob(x), base.double().log_prob(z) + log_det)
+    assert_close(model.log_prob_fast(x), model.log_prob(x))
+    assert_close(model.loss(x, torch.Generator()), -model.log_prob(x).mean())
+    assert_close(model.transport(model.transport(x, to_data=False), to_data=True), x)
+
+
+def test_samples_follow_the_density():
+    model = flow(StandardNormal(2))
+    drawn = model.sample(20_000, torch.Generator().manual_seed(0))
+    noise = model.transport(drawn, to_data=False).detach()
+    assert_close(noise.mean(0), torch.zeros(2).double(), atol=0.03, rtol=0)
+    assert_close(torch.cov(noise.T), torch.eye(2).double(), atol=0.04, rtol=0)
+
+
+@pytest.mark.parametrize("disturbance", [{"input_noise": 0.5}, {"dropout": 0.5}])
+def test_disturbances_are_for_training_only(disturbance):
+    model, x = flow(StandardNormal(2), **disturbance), rows()
+    losses = [model.loss(x, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert_close(losses[0], losses[1])
+    assert abs(losses[0] - losses[2]) > 1e-4
+    assert_close(model.log_prob(x), model.log_prob(x))
+
+
+def test_student_t():
+    base = StudentT(2).double()
+    base.log_freedom.data = torch.tensor([3.0, 30.0]).double().log()
+    x = 3 * rows()
+    expected = stats.t([3, 30]).logpdf(x.numpy()).sum(1)
+    np.testing.assert_allclose(base.log_prob(x).detach().numpy(), expected, rtol=1e-9)
+    drawn = base.sample(20_000, torch.Generator().manual_seed(0))
+    assert not drawn.requires_grad and drawn.dtype == torch.float64
+    for column, freedom in zip(drawn.T, (3, 30), strict=True):
+        assert stats.kstest(column.numpy(), stats.t(freedom).cdf).pvalue > 0.01

@@ -1,0 +1,97 @@
+"""What RealNVPDensity promises beyond the contract."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.base import clone
+
+from skgen import FlowMatchingDensity, GaussianMLE, RealNVPDensity
+from skgen.datasets import TwoMoons
+
+from .estimators import cheap_coupling, cheap_flow, two_clusters
+
+KINDS = [
+    {"transformer": transformer, "linear": linear}
+    for transformer in ("affine", "spline")
+    for linear in ("lu", "permutation")
+]
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(kind.values()))
+
+
+@pytest.fixture(scope="module")
+def moons():
+    X = TwoMoons().sample(3000, random_state=0)
+    return RealNVPDensity(max_iter=800, n_blocks=4, random_state=0).fit(X)
+
+
+@every_kind
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_starts_as_the_fitted_gaussian(kind, d):
+    X = two_clusters(n_features=d)
+    density = cheap_coupling(
+        **kind, preconditioning="standardize", defensive_weight=0, max_iter=1,
+        learning_rate_init=1e-12, early_stopping=False, reg_covar=0,
+    ).fit(X)  # fmt: skip
+    expected = GaussianMLE(reg_covar=0).fit(X).score_samples(X)
+    assert_allclose(density.score_samples(X), expected, atol=1e-6)
+
+
+def test_learns_two_moons(moons):
+    truth = TwoMoons()
+    fresh = truth.sample(5000, random_state=1)
+    assert truth.score(fresh) - moons.score(fresh) < 0.1
+    drawn = moons.sample(5000, random_state=0)
+    assert abs(moons.score(drawn) - moons.score(fresh)) < 0.1
+
+
+def test_transform_there_and_back(moons):
+    X = TwoMoons().sample(2000, random_state=2)
+    Z = moons.transform(X)
+    assert_allclose(moons.inverse_transform(Z), X, atol=1e-7)
+    assert_allclose(Z.mean(axis=0), 0, atol=0.15)
+    assert_allclose(np.cov(Z.T), np.eye(2), atol=0.2)
+
+
+@every_kind
+def test_training_improves_on_the_start(kind):
+    X = np.random.RandomState(0).normal(size=(600, 3))
+    X[:, 1:] += 2 * X[:, :1] ** 2
+    density = cheap_coupling(**kind, preconditioning="standardize", defensive_weight=0)
+    before, after = (clone(density).set_params(max_iter=n).fit(X).score(X) for n in (1, 150))
+    assert after > before + 0.5
+
+
+@pytest.mark.parametrize(
+    "base", ["student", "mixture", GaussianMLE(), cheap_coupling(transformer="affine")]
+)
+def test_any_base_gives_a_density_and_its_samples(base):
+    X = two_clusters(300, 1)
+    density = cheap_coupling(base=base, max_iter=60).fit(X)
+    grid = np.linspace(-40, 40, 80_001)[:, None]
+    mass = np.trapezoid(np.exp(density.score_samples(grid)), grid[:, 0])
+    assert mass == pytest.approx(1, abs=2e-3)
+    drawn = density.sample(4000, random_state=0)
+    assert abs(density.score(drawn) - density.score(X)) < 0.25
+
+
+def test_a_base_is_copied_and_must_be_differentiable():
+    base = GaussianMLE()
+    cheap_coupling(base=base).fit(two_clusters())
+    assert not hasattr(base, "module_")
+    with pytest.raises(ValueError, match="that of FlowMatchingDensity cannot"):
+        cheap_coupling(base=cheap_flow()).fit(two_clusters())
+    assert isinstance(cheap_flow(), FlowMatchingDensity)
+
+
+def test_bad_hidden_layer_sizes():
+    with pytest.raises(ValueError, match="hidden_layer_sizes must hold positive ints"):
+        cheap_coupling(hidden_layer_sizes=(8, -1)).fit(two_clusters())
+
+
+@pytest.mark.parametrize(
+    "parameter, value",
+    [("transformer", "cubic"), ("linear", "qr"), ("n_bins", 1), ("dropout", 1.0)],
+)
+def test_bad_parameters_are_named(parameter, value):
+    with pytest.raises(ValueError, match=parameter):
+        cheap_coupling(**{parameter: value}).fit(two_clusters())
