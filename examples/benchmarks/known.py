@@ -1,9 +1,9 @@
 """Flows on densities that are known exactly.
 
 ``python -m examples.benchmarks.known`` fits ``FlowMatchingDensity()`` and ``RealNVPDensity()`` to
-10,000 rows of each and prints KL(truth || fit) on fresh rows, the seconds of the fit, the integral of the fitted density
-over a fine grid, and the area under the ROC curve of boosted trees that are to tell samples of the
-fit from samples of the truth (0.5: they cannot).
+10,000 rows of each and prints KL(truth || fit) on fresh rows, the seconds of the fit, the integral
+of the fitted density over a fine grid, and the area under the ROC curve of boosted trees that are
+to tell samples of the fit from samples of the truth (0.5: they cannot).
 """
 
 from __future__ import annotations
