@@ -233,10 +233,10 @@ class RationalQuadratic(Transformer):
         """See `Transformer.forward`."""
         parameters, shares, knots, slopes = self._knots(parameters)
         bins = Bins.holding(x, knots[..., 0, :], knots[..., 1, :], slopes, inverse=False)
-        y, log_slope = bins.evaluate()
+        y, point = bins.evaluate()
         inside = x.abs() <= self.bound
-        y, log_slope = torch.where(inside, y, x), torch.where(inside, log_slope, 0.0)
-        return y, log_slope, (inside, bins, parameters, shares)
+        y, log_slope = torch.where(inside, y, x), torch.where(inside, point.log_slope, 0.0)
+        return y, log_slope, (inside, bins, point, parameters, shares)
 
     def inverse(self, y: Tensor, parameters: Tensor) -> Tensor:
         """See `Transformer.inverse`."""
@@ -248,9 +248,9 @@ class RationalQuadratic(Transformer):
         self, kept: tuple, grad_y: Tensor, grad_log_slope: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See `Transformer.gradient`."""
-        inside, bins, parameters, shares = kept
+        inside, bins, point, parameters, shares = kept
         inner_y, inner_slope = grad_y * inside, grad_log_slope * inside
-        to_x, *ends, to_d_k, to_d_next = bins.gradient(inner_y, inner_slope)
+        to_x, *ends, to_d_k, to_d_next = bins.gradient(point, inner_y, inner_slope)
         starts, sizes = torch.stack(ends[::2], dim=-1), torch.stack(ends[1::2], dim=-1)
         # A share moves the start of all later bins and is the size of its own.
         place = torch.arange(self.n_bins, device=grad_y.device)

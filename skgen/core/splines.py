@@ -40,7 +40,24 @@ def rational_quadratic(
     1982. Durkan et al., "Neural spline flows", 2019.
     """
     spline = Bins.holding(x, knots_x, knots_y, slopes, inverse)
-    return spline.invert() if inverse else spline.evaluate()
+    if inverse:
+        x, point = spline.invert()
+        return x, -point.log_slope
+    y, point = spline.evaluate()
+    return y, point.log_slope
+
+
+class Point(NamedTuple):
+    """What is known of a spline at a share ``xi`` of the width of a bin."""
+
+    xi: Tensor
+    s: Tensor
+    mix: Tensor  # xi (1 - xi)
+    bend: Tensor
+    inverse: Tensor  # of the denominator
+    steepness: Tensor
+    value: Tensor  # share of the height
+    log_slope: Tensor
 
 
 class Bins(NamedTuple):
@@ -69,14 +86,24 @@ class Bins(NamedTuple):
         width, height = at(knots_x, k + 1) - x_k, at(knots_y, k + 1) - y_k
         return Bins(x, x_k, y_k, width, height, at(slopes, k), at(slopes, k + 1), k)
 
-    def evaluate(self) -> tuple[Tensor, Tensor]:
-        """Value and log-slope."""
-        xi = (self.x - self.x_k) / self.width
-        value, log_slope = self._at(xi)
-        return self.y_k + self.height * value, log_slope
+    def at(self, xi: Tensor) -> Point:
+        """Evaluate at shares ``xi`` of the widths."""
+        s, rest = self.height / self.width, 1 - xi
+        mix, bend = xi * rest, self.d_next + self.d_k - 2 * s
+        inverse = 1 / torch.addcmul(s, bend, mix)
+        up, down = self.d_next * xi, self.d_k * rest
+        steepness = up * xi + 2 * s * mix + down * rest
+        value = (s * xi + down) * xi * inverse
+        log_slope = ((s * inverse).square() * steepness).log()
+        return Point(xi, s, mix, bend, inverse, steepness, value, log_slope)
 
-    def invert(self) -> tuple[Tensor, Tensor]:
-        """Preimage of x and the log-slope of the inverse."""
+    def evaluate(self) -> tuple[Tensor, Point]:
+        """Values, and what else is known there."""
+        point = self.at((self.x - self.x_k) / self.width)
+        return torch.addcmul(self.y_k, self.height, point.value), point
+
+    def invert(self) -> tuple[Tensor, Point]:
+        """Preimages of x, and what is known there."""
         s = self.height / self.width
         rise = self.x - self.y_k
         bend = self.d_next + self.d_k - 2 * s
@@ -84,39 +111,27 @@ class Bins(NamedTuple):
         b = self.height * self.d_k - rise * bend
         c = -s * rise
         xi = 2 * c / (-b - (b**2 - 4 * a * c).clamp(min=0).sqrt())
-        return self.x_k + xi * self.width, -self._at(xi)[1]
+        return torch.addcmul(self.x_k, xi, self.width), self.at(xi)
 
-    def _at(self, xi: Tensor) -> tuple[Tensor, Tensor]:
-        """Share of the height and log-slope at a share ``xi`` of the width."""
-        s, mix = self.height / self.width, xi * (1 - xi)
-        denominator = s + (self.d_next + self.d_k - 2 * s) * mix
-        steepness = self.d_next * xi**2 + 2 * s * mix + self.d_k * (1 - xi) ** 2
-        log_slope = (s**2 * steepness / denominator**2).log()
-        return (s * xi**2 + self.d_k * mix) / denominator, log_slope
-
-    def gradient(self, grad_y: Tensor, grad_log_slope: Tensor) -> tuple[Tensor, ...]:
+    def gradient(self, point: Point, grad_y: Tensor, grad_log_slope: Tensor) -> tuple[Tensor, ...]:
         """Gradients of x, x_k, width, y_k, height, d_k and d_next through `evaluate`."""
-        xi = (self.x - self.x_k) / self.width
-        s, mix, turn = self.height / self.width, xi * (1 - xi), 1 - 2 * xi
-        bend = self.d_next + self.d_k - 2 * s
-        inverse = 1 / (s + bend * mix)  # of the denominator
-        steepness = self.d_next * xi**2 + 2 * s * mix + self.d_k * (1 - xi) ** 2
-        value = (s * xi**2 + self.d_k * mix) * inverse
+        xi, s, mix, bend, inverse, steepness, value, _ = point
+        rest, turn = 1 - xi, 1 - 2 * xi
         rise, per_steepness = grad_y * self.height * inverse, grad_log_slope / steepness
         per_denominator = 2 * grad_log_slope * inverse
         to_xi = (
             rise * s * steepness * inverse
-            + 2 * per_steepness * (self.d_next * xi + s * turn - self.d_k * (1 - xi))
+            + 2 * per_steepness * (self.d_next * xi + s * turn - self.d_k * rest)
             - per_denominator * bend * turn
         )
+        twist = 1 - 2 * mix
         to_s = (
-            rise * (xi**2 - value * (1 - 2 * mix))
-            + 2 * grad_log_slope / s
-            + 2 * per_steepness * mix
-            - per_denominator * (1 - 2 * mix)
+            rise * (xi.square() - value * twist)
+            + 2 * (grad_log_slope / s + per_steepness * mix)
+            - per_denominator * twist
         )
-        to_d_k = (rise * (1 - value) - per_denominator) * mix + per_steepness * (1 - xi) ** 2
-        to_d_next = -(rise * value + per_denominator) * mix + per_steepness * xi**2
+        to_d_k = (rise * (1 - value) - per_denominator) * mix + per_steepness * rest.square()
+        to_d_next = per_steepness * xi.square() - (rise * value + per_denominator) * mix
         to_x = to_xi / self.width
         to_width = -(to_xi * xi + to_s * s) / self.width
         return to_x, -to_x, to_width, grad_y, grad_y * value + to_s / self.width, to_d_k, to_d_next
