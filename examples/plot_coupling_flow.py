@@ -18,7 +18,8 @@ from skgen.core.bijections import Affine, Chain, Coupling, LULinear
 
 # %%
 # One dimension. The noise z is normal, and the data are x = sinh(z). Where the curve is flat, much
-# probability falls on a short stretch of x, and the density is high: p(x) = p(z) |dz/dx|.
+# probability falls on a short stretch of x, and the density is high:
+# :math:`p(x) = p(z)\,|dz/dx|`.
 
 z = np.linspace(-2.2, 2.2, 400)
 x, stretch = np.sinh(z), np.cosh(z)
