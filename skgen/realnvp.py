@@ -124,7 +124,7 @@ class RealNVPDensity(TrainedFlow):
 
     See Also
     --------
-    FlowMatchingDensity : Slower to score, and better on most tables.
+    FlowMatchingDensity : Trained by regression; slower to score, stronger on small tables.
     skgen.compose.StackedDensity : A mixture of several density estimators.
 
     References
