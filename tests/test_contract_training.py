@@ -210,3 +210,8 @@ else:
             trained.set_callbacks(recorder).fit(X)
         assert recorder.events[-1] == "teardown"
         assert vars(trained).keys() == trained.get_params(deep=False).keys() | {"_skl_callbacks"}
+
+
+def test_no_parameter_drags_a_larger_memory_into_a_pickle(trained):
+    for p in trained.fit(X).module_.parameters():
+        assert p.untyped_storage().nbytes() == p.numel() * p.element_size()

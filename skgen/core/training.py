@@ -162,6 +162,7 @@ class Trainer:
         self.flat.values.copy_(self.best)
         for p in self.model.parameters():
             p.grad = None
+            p.data = p.data.clone()  # a view would be pickled with the whole vector
         return self.history
 
     def _start_optimiser(self) -> None:
