@@ -253,20 +253,16 @@ class RationalQuadratic(Transformer):
         to_x, *ends, to_d_k, to_d_next = bins.gradient(point, inner_y, inner_slope)
         starts, sizes = torch.stack(ends[::2], dim=-1), torch.stack(ends[1::2], dim=-1)
         # A share moves the start of all later bins and is the size of its own.
-        place = torch.arange(self.n_bins, device=grad_y.device)
-        k = bins.k[..., None]
-        zero = grad_y.new_zeros(())
-        to_shares = torch.where(
-            place < k, starts[..., None], torch.where(place == k, sizes[..., None], zero)
-        )
+        before = torch.arange(self.n_bins, device=grad_y.device) < bins.k
+        to_shares = starts[..., None] * before[..., None, :].to(grad_y.dtype)
+        own = bins.k[..., None, :].expand(*starts.shape, 1)
+        to_shares.scatter_(-1, own, sizes[..., None])
         mean = (shares * to_shares).sum(-1, keepdim=True)
         to_shares = (2 * self.bound) * shares * (to_shares - mean)
-        to_slopes = torch.where(
-            place[1:] == bins.k,
-            (to_d_k * bins.d_k)[..., None],
-            torch.where(place[:-1] == bins.k, (to_d_next * bins.d_next)[..., None], zero),
-        )
-        to_parameters = torch.cat([to_shares.flatten(-2), to_slopes], dim=-1)
+        to_slopes = grad_y.new_zeros(*grad_y.shape, self.n_bins + 1)
+        to_slopes.scatter_(-1, bins.k, (to_d_k * bins.d_k)[..., None])
+        to_slopes.scatter_(-1, bins.k + 1, (to_d_next * bins.d_next)[..., None])
+        to_parameters = torch.cat([to_shares.flatten(-2), to_slopes[..., 1:-1]], dim=-1)
         to_parameters = to_parameters * _bounded_slope(parameters, self.limit)
         return torch.where(inside, to_x, grad_y), to_parameters
 
