@@ -14,7 +14,8 @@ import torch
 from sklearn.datasets import make_moons
 
 from skgen import RealNVPDensity
-from skgen.core.bijections import Affine, Chain, Coupling, LULinear
+from skgen.core.bijections import Chain, Coupling, LULinear
+from skgen.core.transformers import Affine
 
 # %%
 # One dimension. The noise z is normal, and the data are x = sinh(z). Where the curve is flat, much

@@ -213,5 +213,5 @@ class FlowMatchingDensity(TrainedFlow):
         check_n_samples(n_samples)
         generator = self._generator(random_state, self._place_module())
         bijection, flow = self._density.bijection, cast(Flow, self._density.model)
-        positions = flow.trajectory(flow.noise(n_samples, generator), self.n_steps)
+        positions = flow.trajectory(flow.base.sample(n_samples, generator), self.n_steps)
         return np.stack([bijection.inverse(z).cpu().numpy() for z in positions])

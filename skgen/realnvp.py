@@ -11,16 +11,15 @@ from torch import Tensor
 
 from .base import BaseDensity
 from .core.bijections import (
-    Affine,
     Chain,
     Coupling,
     LULinear,
     Permutation,
-    RationalQuadratic,
 )
 from .core.coupling import CouplingFlow, StudentT
 from .core.gaussian import StandardNormal
 from .core.interfaces import Bijection, Density
+from .core.transformers import Affine, RationalQuadratic
 from .trained import TrainedFlow, fit_gaussian_mixture
 
 

@@ -17,7 +17,9 @@ TOP = {path.stem for path in ROOT.glob("*.py")} - {"__init__"}
 ALLOWED = {
     "networks": {"activations", "divergence", "paths", "two_layers"},
     "two_layers": {"activations"},
-    "bijections": {"activations", "splines", "two_layers"},
+    "bijections": {"activations", "transformers", "two_layers"},
+    "transformers": {"splines"},
+    "times": {"paths"},
     "coupling": {"bijections", "gaussian"},
     "marginals": {"bijections", "splines"},
     "models": CORE - {"models", "training"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, cast
@@ -10,11 +10,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import pad
 
 from .activations import ACTIVATIONS
 from .interfaces import Bijection
-from .splines import Bins
+from .transformers import Transformer, bounded, bounded_slope
 from .two_layers import Workspace
 
 
@@ -97,9 +96,8 @@ class LULinear(Layer):
         self.bias = nn.Parameter(torch.zeros(n_features))
 
     def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        diagonal = self.log_diagonal.to(dtype).exp().diag()
-        identity = torch.eye(len(diagonal), dtype=dtype, device=diagonal.device)
-        return self.lower.to(dtype).tril(-1) + identity, self.upper.to(dtype).triu(1) + diagonal
+        stored = (self.lower, self.upper, self.log_diagonal)
+        return triangular_factors(*(part.to(dtype) for part in stored))
 
     def training_forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See `Layer.training_forward`."""
@@ -116,10 +114,13 @@ class LULinear(Layer):
         lower, upper = self._factors(z.dtype)
         shifted = (z - self.bias.to(z.dtype))[..., None, :]
         half = torch.linalg.solve_triangular(lower.T, shifted, upper=True, left=False)
-        solved = torch.linalg.solve_triangular(
-            upper.T, half, upper=False, left=False, unitriangular=False
-        )
-        return solved[..., 0, :]
+        return torch.linalg.solve_triangular(upper.T, half, upper=False, left=False)[..., 0, :]
+
+
+def triangular_factors(lower: Tensor, upper: Tensor, log_diagonal: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit lower and positive upper triangular matrices from what `LULinear` stores."""
+    identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
+    return lower.tril(-1) + identity, upper.triu(1) + log_diagonal.exp().diag()
 
 
 class LUMap(torch.autograd.Function):
@@ -129,142 +130,24 @@ class LUMap(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, lower: Tensor, upper: Tensor, log_diagonal: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
-        diagonal = log_diagonal.exp()
-        lower, upper = lower.tril(-1), upper.triu(1)
-        lower.diagonal().fill_(1.0)
-        upper.diagonal().copy_(diagonal)
+        lower, upper = triangular_factors(lower, upper, log_diagonal)
         matrix = lower @ upper
-        ctx.save_for_backward(x, lower, upper, matrix, diagonal)
+        ctx.save_for_backward(x, lower, upper, matrix)
         return torch.addmm(bias, x, matrix.T), log_diagonal.sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_log_det: Tensor) -> tuple[Tensor, ...]:
-        x, lower, upper, matrix, diagonal = ctx.saved_tensors
+        x, lower, upper, matrix = ctx.saved_tensors
         grad_matrix = grad.T @ x
         grad_upper = lower.T @ grad_matrix
         return (
             grad @ matrix,
             (grad_matrix @ upper.T).tril_(-1),
             grad_upper.triu(1),
-            torch.addcmul(grad_log_det, grad_upper.diagonal(), diagonal),
+            torch.addcmul(grad_log_det, grad_upper.diagonal(), upper.diagonal()),
             grad.sum(0),
         )
-
-
-class Transformer(ABC):
-    """A monotone map of numbers with parameters; the identity where they are zero."""
-
-    n_parameters: int
-
-    @abstractmethod
-    def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, tuple]:
-        """Image of x (..., d), its log-slope, and what `gradient` needs.
-
-        The parameters are of shape (..., d, n_parameters).
-        """
-
-    @abstractmethod
-    def inverse(self, y: Tensor, parameters: Tensor) -> Tensor:
-        """Preimage of y."""
-
-    @abstractmethod
-    def gradient(
-        self, kept: tuple, grad_y: Tensor, grad_log_slope: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Gradients of x and of the parameters."""
-
-
-class Affine(Transformer):
-    """``y = exp(s) x + m`` with the log-scale s bounded smoothly by 2."""
-
-    n_parameters = 2
-    limit = 2.0
-
-    def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, tuple]:
-        """See `Transformer.forward`."""
-        log_scale, shift = _bounded(parameters[..., 0], self.limit), parameters[..., 1]
-        scaled = log_scale.exp() * x
-        return scaled + shift, log_scale, (scaled, log_scale)
-
-    def inverse(self, y: Tensor, parameters: Tensor) -> Tensor:
-        """See `Transformer.inverse`."""
-        return (y - parameters[..., 1]) * (-_bounded(parameters[..., 0], self.limit)).exp()
-
-    def gradient(
-        self, kept: tuple, grad_y: Tensor, grad_log_slope: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """See `Transformer.gradient`."""
-        scaled, log_scale = kept
-        to_scale = torch.addcmul(grad_log_slope, grad_y, scaled)
-        to_scale = to_scale * _bounded_slope(log_scale, self.limit)
-        return grad_y * log_scale.exp(), torch.stack([to_scale, grad_y], dim=-1)
-
-
-class RationalQuadratic(Transformer):
-    """Spline on an interval around 0, the identity outside.
-
-    Parameters
-    ----------
-    n_bins : int
-    bound : float
-        The interval is (-bound, bound).
-    """
-
-    # Logarithms of ratios of widths, of heights and of slopes stay below it: bins too narrow or
-    # steep would cost the inverse its accuracy.
-    limit = 2.5
-
-    def __init__(self, n_bins: int, bound: float = 4.0) -> None:
-        self.n_bins, self.bound = n_bins, bound
-        self.n_parameters = 3 * n_bins - 1
-
-    def _knots(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Bounded parameters, shares of the bins, knots on both axes, and slopes."""
-        parameters = _bounded(parameters, self.limit)
-        sizes = parameters[..., : 2 * self.n_bins].unflatten(-1, (2, self.n_bins)).exp()
-        shares = sizes / sizes.sum(-1, keepdim=True)
-        inner = (2 * self.bound) * shares[..., :-1].cumsum(-1) - self.bound
-        knots = pad(pad(inner, (1, 0), value=-self.bound), (0, 1), value=self.bound)
-        slopes = pad(parameters[..., 2 * self.n_bins :], (1, 1)).exp()
-        return parameters, shares, knots, slopes
-
-    def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, tuple]:
-        """See `Transformer.forward`."""
-        parameters, shares, knots, slopes = self._knots(parameters)
-        bins = Bins.holding(x, knots[..., 0, :], knots[..., 1, :], slopes, inverse=False)
-        y, point = bins.evaluate()
-        inside = x.abs() <= self.bound
-        y, log_slope = torch.where(inside, y, x), torch.where(inside, point.log_slope, 0.0)
-        return y, log_slope, (inside, bins, point, parameters, shares)
-
-    def inverse(self, y: Tensor, parameters: Tensor) -> Tensor:
-        """See `Transformer.inverse`."""
-        _, _, knots, slopes = self._knots(parameters)
-        bins = Bins.holding(y, knots[..., 0, :], knots[..., 1, :], slopes, inverse=True)
-        return torch.where(y.abs() <= self.bound, bins.invert()[0], y)
-
-    def gradient(
-        self, kept: tuple, grad_y: Tensor, grad_log_slope: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """See `Transformer.gradient`."""
-        inside, bins, point, parameters, shares = kept
-        inner_y, inner_slope = grad_y * inside, grad_log_slope * inside
-        to_x, *ends, to_d_k, to_d_next = bins.gradient(point, inner_y, inner_slope)
-        starts, sizes = torch.stack(ends[::2], dim=-1), torch.stack(ends[1::2], dim=-1)
-        # A share moves the start of all later bins and is the size of its own.
-        before = torch.arange(self.n_bins, device=grad_y.device) < bins.k
-        to_shares = starts[..., None] * before[..., None, :].to(grad_y.dtype)
-        own = bins.k[..., None, :].expand(*starts.shape, 1)
-        to_shares.scatter_(-1, own, sizes[..., None])
-        mean = (shares * to_shares).sum(-1, keepdim=True)
-        to_shares = (2 * self.bound) * shares * (to_shares - mean)
-        to_slopes = grad_y.new_zeros(*grad_y.shape, self.n_bins + 1)
-        to_slopes.scatter_(-1, bins.k, (to_d_k * bins.d_k)[..., None])
-        to_slopes.scatter_(-1, bins.k + 1, (to_d_next * bins.d_next)[..., None])
-        to_parameters = torch.cat([to_shares.flatten(-2), to_slopes[..., 1:-1]], dim=-1)
-        to_parameters = to_parameters * _bounded_slope(parameters, self.limit)
-        return torch.where(inside, to_x, grad_y), to_parameters
 
 
 class Coupling(Layer):
@@ -328,7 +211,7 @@ class Coupling(Layer):
     def _condition(self, kept: Tensor) -> Tensor:
         """Parameters of the transformer for the mapped columns."""
         *weights, last = (weight.to(kept.dtype) for weight in self.weights)
-        hidden = _bounded(kept / self.input_limit, self.input_limit)
+        hidden = bounded(kept / self.input_limit, self.input_limit)
         for weight in weights:
             hidden = ACTIVATIONS[self.activation].function(hidden @ weight[:-1] + weight[-1])
         return self._shaped(hidden @ last[:-1] + last[-1])
@@ -376,7 +259,7 @@ class CouplingMap(torch.autograd.Function):
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
         function, space = ACTIVATIONS[coupling.activation].function, coupling.space
-        inputs, befores = [_bounded(kept / coupling.input_limit, coupling.input_limit)], []
+        inputs, befores = [bounded(kept / coupling.input_limit, coupling.input_limit)], []
         for k, weight in enumerate(weights):
             before = space(f"before {k}", kept, weight.shape[1])
             torch.addmm(weight[-1], inputs[k], weight[:-1], out=before)
@@ -413,14 +296,5 @@ class CouplingMap(torch.autograd.Function):
                 grad = gradient(to_input, before, out=before)
         grad = grad @ weights[0][:-1].T
         limit = ctx.coupling.input_limit
-        grad = grad * (_bounded_slope(ctx.inputs[0], limit) / limit)
+        grad = grad * (bounded_slope(ctx.inputs[0], limit) / limit)
         return grad, to_mapped, None, None, *reversed(grads)
-
-
-def _bounded(x: Tensor, limit: float) -> Tensor:
-    return limit * torch.tanh(x)
-
-
-def _bounded_slope(value: Tensor, limit: float) -> Tensor:
-    """Derivative of `_bounded` where it has a value."""
-    return torch.addcmul(value.new_full((), limit), value, value, value=-1 / limit)

@@ -9,16 +9,17 @@ import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from .gaussian import standard_normal, standard_normal_log_prob
+from .gaussian import StandardNormal, standard_normal
 from .interfaces import Bijection, Density, Transport
 from .networks import DeepVelocityNetwork, VelocityNetwork
 from .paths import GaussianPath
 from .solvers import SOLVERS
+from .times import TimeColumns, TrainingTimes
 from .two_layers import Workspace
 
 
@@ -59,7 +60,6 @@ class Flow(Transport):
     time_power = 1.5
     differentiable = False
     max_doublings = 5
-    origin: Tensor
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Flow(Transport):
         self.solver, self.n_steps, self.tolerance = solver, n_steps, tolerance
         # Of the rows that the loss averages over; with few features more of them are near.
         self.group_size = 512 if n_features <= 3 else 64
-        self.register_buffer("origin", torch.zeros(n_features, dtype=torch.float64))
+        self.base = StandardNormal(n_features)
         self._times = TrainingTimes(path, network.time_features, self.time_power)
         self._space = Workspace()
 
@@ -186,7 +186,7 @@ class Flow(Transport):
     def _solve_density(self, x: Tensor, n_steps: int) -> Tensor:
         noise, integral = _last(self._solve(x, n_steps, to_data=False, divergence=True))
         ends = self.path.gaussian_scale(x.new_tensor([0.0, 1.0])).log()
-        return standard_normal_log_prob(noise) + integral - x.shape[1] * (ends[1] - ends[0])
+        return self.base.log_prob(noise) + integral - x.shape[1] * (ends[1] - ends[0])
 
     @torch.no_grad()
     def _solve_position(self, x: Tensor, n_steps: int, to_data: bool) -> Tensor:
@@ -218,86 +218,9 @@ class Flow(Transport):
         for k, (y, *integrals) in enumerate(states, start=1):
             yield scale(start + (end - start) * k / n_steps) * y, *integrals
 
-    def noise(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw n starting points (n, d), float64."""
-        return standard_normal(n, self.origin, generator)
-
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw rows (n, d)."""
-        return self.transport(self.noise(n, generator), to_data=True)
-
-
-class TimeColumns(NamedTuple):
-    """What a batch of training takes from its times: columns (n, 1), and features (n, k)."""
-
-    alpha: Tensor  # coefficients of data and noise in the position x_t
-    sigma: Tensor
-    data_rate: Tensor  # in its excess velocity
-    noise_rate: Tensor
-    origin_rate: Tensor  # of the excess velocity by the data at given x_t
-    precision: Tensor  # log N(x_t; alpha x, sigma^2) = precision x_t x + penalty x^2 + ...
-    penalty: Tensor
-    features: Tensor  # for the network
-    zoom: Tensor
-
-
-class TrainingTimes:
-    """Times for training, drawn once, with all that depends on them alone.
-
-    To compute that anew in each step would cost a small network a tenth of its training. The times
-    are ``t = 1 - (1-u)^power``. Each batch has one u in each of n equal slices of (0, 1), and those
-    of all batches are one in each of the slices' equal parts.
-
-    Parameters
-    ----------
-    path : GaussianPath
-    features : callable
-        Maps times (n, 1) to what the network sees of them, features and zoom.
-    power : float
-    """
-
-    n_times = 2**15  # of all batches together, about
-    least_sigma = 0.02  # below it a position tells its row, and rounding would decide otherwise
-
-    def __init__(
-        self, path: GaussianPath, features: Callable[[Tensor], tuple[Tensor, Tensor]], power: float
-    ) -> None:
-        self.path, self.features, self.power = path, features, power
-        self.batches: list[TimeColumns] = []
-        self.turn = 0
-
-    def next_batch(self, x: Tensor, generator: torch.Generator) -> TimeColumns:
-        """Times for the rows of a batch, in its dtype and on its device."""
-        like = self.batches[0].alpha if self.batches else None
-        if like is None or (len(like), like.dtype, like.device) != (len(x), x.dtype, x.device):
-            self.batches = self._draw(x, generator)
-        self.turn += 1
-        return self.batches[self.turn % len(self.batches)]
-
-    def _draw(self, x: Tensor, generator: torch.Generator) -> list[TimeColumns]:
-        n, n_batches = len(x), -(-self.n_times // len(x))
-        place, offset = torch.rand(
-            2, n_batches, n, 1, generator=generator, dtype=x.dtype, device=x.device
-        )
-        u = torch.arange(n, device=x.device)[:, None] + (place.argsort(0) + offset) / n_batches
-        t = 1 - (1 - (u / n).flatten(0, 1)) ** self.power
-        alpha, sigma = self.path.coefficients(t)
-        data_rate, noise_rate = self.path.excess_coefficients(t)
-        clear, ratio = sigma < self.least_sigma, alpha / sigma.clamp(min=self.least_sigma)
-        columns = TimeColumns(
-            alpha,
-            sigma,
-            data_rate,
-            noise_rate,
-            (data_rate - noise_rate * ratio).masked_fill(clear, 0.0),
-            ratio / sigma.clamp(min=self.least_sigma),
-            -0.5 * ratio**2,
-            *self.features(t),
-        )
-        return [TimeColumns(*batch) for batch in zip(*(c.split(n) for c in columns), strict=True)]
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "batches": []}
+        return self.transport(self.base.sample(n, generator), to_data=True)
 
 
 class Preconditioned(Density):

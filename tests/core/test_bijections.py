@@ -3,14 +3,13 @@ import torch
 from torch.testing import assert_close
 
 from skgen.core.bijections import (
-    Affine,
     Chain,
     Coupling,
     Layer,
     LULinear,
     Permutation,
-    RationalQuadratic,
 )
+from skgen.core.transformers import Affine, RationalQuadratic
 
 TRANSFORMERS = {"affine": Affine(), "spline": RationalQuadratic(6)}
 every_transformer = pytest.mark.parametrize("transformer", TRANSFORMERS.values(), ids=TRANSFORMERS)

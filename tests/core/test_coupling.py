@@ -4,9 +4,10 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
-from skgen.core.bijections import Affine, Chain, Coupling, LULinear
+from skgen.core.bijections import Chain, Coupling, LULinear
 from skgen.core.coupling import CouplingFlow, StudentT
 from skgen.core.gaussian import StandardNormal
+from skgen.core.transformers import Affine
 
 
 def flow(base, input_noise=0.0, dropout=0.0):

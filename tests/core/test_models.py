@@ -13,10 +13,10 @@ from skgen.core.models import (
     Mixture,
     Preconditioned,
     SolverAccuracyWarning,
-    TrainingTimes,
 )
 from skgen.core.paths import LinearPath
 from skgen.core.solvers import SOLVERS
+from skgen.core.times import TrainingTimes
 
 MEAN = torch.tensor([0.7, -0.4], dtype=torch.float64)
 SCALE = torch.tensor([0.3, 1.6], dtype=torch.float64)

@@ -1,0 +1,84 @@
+"""Times of training and what depends on them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .paths import GaussianPath
+
+
+class TimeColumns(NamedTuple):
+    """What a batch of training takes from its times: columns (n, 1), and features (n, k)."""
+
+    alpha: Tensor  # coefficients of data and noise in the position x_t
+    sigma: Tensor
+    data_rate: Tensor  # in its excess velocity
+    noise_rate: Tensor
+    origin_rate: Tensor  # of the excess velocity by the data at given x_t
+    precision: Tensor  # log N(x_t; alpha x, sigma^2) = precision x_t x + penalty x^2 + ...
+    penalty: Tensor
+    features: Tensor  # for the network
+    zoom: Tensor
+
+
+class TrainingTimes:
+    """Times for training, drawn once, with all that depends on them alone.
+
+    To compute that anew in each step would cost a small network a tenth of its training. The times
+    are ``t = 1 - (1-u)^power``. Each batch has one u in each of n equal slices of (0, 1), and those
+    of all batches are one in each of the slices' equal parts.
+
+    Parameters
+    ----------
+    path : GaussianPath
+    features : callable
+        Maps times (n, 1) to what the network sees of them, features and zoom.
+    power : float
+    """
+
+    n_times = 2**15  # of all batches together, about
+    least_sigma = 0.02  # below it a position tells its row, and rounding would decide otherwise
+
+    def __init__(
+        self, path: GaussianPath, features: Callable[[Tensor], tuple[Tensor, Tensor]], power: float
+    ) -> None:
+        self.path, self.features, self.power = path, features, power
+        self.batches: list[TimeColumns] = []
+        self.turn = 0
+
+    def next_batch(self, x: Tensor, generator: torch.Generator) -> TimeColumns:
+        """Times for the rows of a batch, in its dtype and on its device."""
+        like = self.batches[0].alpha if self.batches else None
+        if like is None or (len(like), like.dtype, like.device) != (len(x), x.dtype, x.device):
+            self.batches = self._draw(x, generator)
+        self.turn += 1
+        return self.batches[self.turn % len(self.batches)]
+
+    def _draw(self, x: Tensor, generator: torch.Generator) -> list[TimeColumns]:
+        n, n_batches = len(x), -(-self.n_times // len(x))
+        place, offset = torch.rand(
+            2, n_batches, n, 1, generator=generator, dtype=x.dtype, device=x.device
+        )
+        u = torch.arange(n, device=x.device)[:, None] + (place.argsort(0) + offset) / n_batches
+        t = 1 - (1 - (u / n).flatten(0, 1)) ** self.power
+        alpha, sigma = self.path.coefficients(t)
+        data_rate, noise_rate = self.path.excess_coefficients(t)
+        clear, ratio = sigma < self.least_sigma, alpha / sigma.clamp(min=self.least_sigma)
+        columns = TimeColumns(
+            alpha,
+            sigma,
+            data_rate,
+            noise_rate,
+            (data_rate - noise_rate * ratio).masked_fill(clear, 0.0),
+            ratio / sigma.clamp(min=self.least_sigma),
+            -0.5 * ratio**2,
+            *self.features(t),
+        )
+        return [TimeColumns(*batch) for batch in zip(*(c.split(n) for c in columns), strict=True)]
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "batches": []}
