@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .bijections import Chain, Layer
+from .bijections import Chain
 from .gaussian import standard_normal
 from .interfaces import Density, Transport
 
@@ -44,11 +44,8 @@ class CouplingFlow(Transport):
         """Negative mean log-density, with dropout and input noise."""
         if self.input_noise:
             x = x + self.input_noise * standard_normal(len(x), x, generator)
-        log_det = x.new_zeros(())
-        for layer in self.chain.bijections:
-            forward = layer.training_forward(x, generator) if isinstance(layer, Layer) else layer(x)
-            x, log_det = forward[0], log_det + forward[1]
-        return -(self.base.log_prob(x) + log_det).mean()
+        z, log_det = self.chain.training_forward(x, generator)
+        return -(self.base.log_prob(z) + log_det).mean()
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of rows (n, d)."""

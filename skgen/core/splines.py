@@ -70,7 +70,6 @@ class Bins(NamedTuple):
     height: Tensor
     d_k: Tensor
     d_next: Tensor
-    k: Tensor  # index, one dimension more
 
     @staticmethod
     def holding(x: Tensor, knots_x: Tensor, knots_y: Tensor, slopes: Tensor, inverse: bool) -> Bins:
@@ -84,7 +83,7 @@ class Bins(NamedTuple):
 
         x_k, y_k = at(knots_x, k), at(knots_y, k)
         width, height = at(knots_x, k + 1) - x_k, at(knots_y, k + 1) - y_k
-        return Bins(x, x_k, y_k, width, height, at(slopes, k), at(slopes, k + 1), k)
+        return Bins(x, x_k, y_k, width, height, at(slopes, k), at(slopes, k + 1))
 
     def at(self, xi: Tensor) -> Point:
         """Evaluate at shares ``xi`` of the widths."""
@@ -114,27 +113,27 @@ class Bins(NamedTuple):
         return torch.addcmul(self.x_k, xi, self.width), self.at(xi)
 
     def gradient(self, point: Point, grad_y: Tensor, grad_log_slope: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of x, x_k, width, y_k, height, d_k and d_next through `evaluate`."""
+        """Gradients of x, x_k, y_k, width, height, d_k and d_next through `evaluate`."""
         xi, s, mix, bend, inverse, steepness, value, _ = point
         rest, turn = 1 - xi, 1 - 2 * xi
-        rise, per_steepness = grad_y * self.height * inverse, grad_log_slope / steepness
-        per_denominator = 2 * grad_log_slope * inverse
-        to_xi = (
-            rise * s * steepness * inverse
-            + 2 * per_steepness * (self.d_next * xi + s * turn - self.d_k * rest)
-            - per_denominator * bend * turn
-        )
+        by_steepness, by_log = grad_log_slope / steepness, 2 * grad_log_slope
+        by_numerator = grad_y * self.height * inverse
+        by_denominator = torch.addcmul(by_log * inverse, by_numerator, value)  # negative
+        to_mix = by_numerator - by_denominator
+        up, down = by_steepness * xi, by_steepness * rest
+        square = xi.square()
+        to_d_k = torch.addcmul(to_mix * mix, down, rest)
+        to_d_next = torch.addcmul(up * xi, by_denominator, mix, value=-1)
         twist = 1 - 2 * mix
-        to_s = (
-            rise * (xi.square() - value * twist)
-            + 2 * (grad_log_slope / s + per_steepness * mix)
-            - per_denominator * twist
+        to_s = by_numerator * square + by_log / s + 2 * by_steepness * mix - by_denominator * twist
+        to_xi = (
+            2 * (s * (by_numerator * xi + by_steepness * turn) + self.d_next * up - self.d_k * down)
+            + (by_numerator * self.d_k - by_denominator * bend) * turn
         )
-        to_d_k = (rise * (1 - value) - per_denominator) * mix + per_steepness * rest.square()
-        to_d_next = per_steepness * xi.square() - (rise * value + per_denominator) * mix
         to_x = to_xi / self.width
-        to_width = -(to_xi * xi + to_s * s) / self.width
-        return to_x, -to_x, to_width, grad_y, grad_y * value + to_s / self.width, to_d_k, to_d_next
+        to_width = (to_xi * xi + to_s * s).neg() / self.width
+        to_height = torch.addcmul(to_s / self.width, grad_y, value)
+        return to_x, -to_x, grad_y, to_width, to_height, to_d_k, to_d_next
 
 
 def monotone_slopes(x: Tensor, y: Tensor) -> Tensor:

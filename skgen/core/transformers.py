@@ -42,21 +42,22 @@ class Affine(Transformer):
 
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, tuple]:
         """See `Transformer.forward`."""
-        log_scale, shift = bounded(parameters[..., 0], self.limit), parameters[..., 1]
+        log_scale, inverse_norm = bounded(parameters[..., 0], self.limit)
         scaled = log_scale.exp() * x
-        return scaled + shift, log_scale, (scaled, log_scale)
+        return scaled + parameters[..., 1], log_scale, (scaled, log_scale, inverse_norm)
 
     def inverse(self, y: Tensor, parameters: Tensor) -> Tensor:
         """See `Transformer.inverse`."""
-        return (y - parameters[..., 1]) * (-bounded(parameters[..., 0], self.limit)).exp()
+        log_scale, _ = bounded(parameters[..., 0], self.limit)
+        return (y - parameters[..., 1]) * (-log_scale).exp()
 
     def gradient(
         self, kept: tuple, grad_y: Tensor, grad_log_slope: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See `Transformer.gradient`."""
-        scaled, log_scale = kept
+        scaled, log_scale, inverse_norm = kept
         to_scale = torch.addcmul(grad_log_slope, grad_y, scaled)
-        to_scale = to_scale * bounded_slope(log_scale, self.limit)
+        to_scale = to_scale * bounded_slope(inverse_norm, self.limit)
         return grad_y * log_scale.exp(), torch.stack([to_scale, grad_y], dim=-1)
 
 
@@ -78,59 +79,74 @@ class RationalQuadratic(Transformer):
         self.n_bins, self.bound = n_bins, bound
         self.n_parameters = 3 * n_bins - 1
 
-    def _knots(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Bounded parameters, shares of the bins, knots on both axes, and slopes."""
-        parameters = bounded(parameters, self.limit)
-        sizes = parameters[..., : 2 * self.n_bins].unflatten(-1, (2, self.n_bins)).exp()
-        shares = sizes / sizes.sum(-1, keepdim=True)
-        inner = (2 * self.bound) * shares[..., :-1].cumsum(-1) - self.bound
-        knots = pad(pad(inner, (1, 0), value=-self.bound), (0, 1), value=self.bound)
-        slopes = pad(parameters[..., 2 * self.n_bins :], (1, 1)).exp()
-        return parameters, shares, knots, slopes
+    def _bins(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Bins, tuple]:
+        """Bins that hold x, and what `gradient` needs.
+
+        Sizes of bins and slopes are exponentials; the sizes are then scaled to fill the interval.
+        """
+        logs, inverse_norm = bounded(parameters, self.limit)
+        exponentials = logs.exp()
+        sizes = exponentials[..., : 2 * self.n_bins].unflatten(-1, (2, self.n_bins))
+        slopes = pad(exponentials[..., 2 * self.n_bins :], (1, 1), value=1.0)
+        ends, axis = sizes.cumsum(-1), int(inverse)
+        scale = 2 * self.bound / ends[..., -1]
+        x = x.clamp(-self.bound, self.bound)
+        reached = (x + self.bound) / scale[..., axis]
+        k = (reached[..., None] > ends[..., axis, :-1]).sum(-1, keepdim=True)
+        own = k[..., None, :].expand(*scale.shape, 1)
+        size, end = sizes.gather(-1, own)[..., 0], ends.gather(-1, own)[..., 0]
+        extent, start = size * scale, (end - size) * scale - self.bound
+        around = torch.cat([k, k + 1], dim=-1)
+        bins = Bins(x, *start.unbind(-1), *extent.unbind(-1), *slopes.gather(-1, around).unbind(-1))
+        return bins, (inverse_norm, sizes, scale, start, extent, k, around)
 
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, tuple]:
         """See `Transformer.forward`."""
-        parameters, shares, knots, slopes = self._knots(parameters)
-        bins = Bins.holding(x, knots[..., 0, :], knots[..., 1, :], slopes, inverse=False)
+        bins, kept = self._bins(x, parameters, inverse=False)
         y, point = bins.evaluate()
-        inside = x.abs() <= self.bound
+        inside = bins.x == x
         y, log_slope = torch.where(inside, y, x), torch.where(inside, point.log_slope, 0.0)
-        return y, log_slope, (inside, bins, point, parameters, shares)
+        return y, log_slope, (inside, bins, point, kept)
 
     def inverse(self, y: Tensor, parameters: Tensor) -> Tensor:
         """See `Transformer.inverse`."""
-        _, _, knots, slopes = self._knots(parameters)
-        bins = Bins.holding(y, knots[..., 0, :], knots[..., 1, :], slopes, inverse=True)
-        return torch.where(y.abs() <= self.bound, bins.invert()[0], y)
+        bins, _ = self._bins(y, parameters, inverse=True)
+        return torch.where(bins.x == y, bins.invert()[0], y)
 
     def gradient(
         self, kept: tuple, grad_y: Tensor, grad_log_slope: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See `Transformer.gradient`."""
-        inside, bins, point, parameters, shares = kept
+        inside, bins, point, (inverse_norm, sizes, scale, start, extent, k, around) = kept
         inner_y, inner_slope = grad_y * inside, grad_log_slope * inside
         to_x, *ends, to_d_k, to_d_next = bins.gradient(point, inner_y, inner_slope)
-        starts, sizes = torch.stack(ends[::2], dim=-1), torch.stack(ends[1::2], dim=-1)
-        # A share moves the start of all later bins and is the size of its own.
-        before = torch.arange(self.n_bins, device=grad_y.device) < bins.k
-        to_shares = starts[..., None] * before[..., None, :].to(grad_y.dtype)
-        own = bins.k[..., None, :].expand(*starts.shape, 1)
-        to_shares.scatter_(-1, own, sizes[..., None])
-        mean = (shares * to_shares).sum(-1, keepdim=True)
-        to_shares = (2 * self.bound) * shares * (to_shares - mean)
+        to_start, to_extent = torch.stack(ends[:2], dim=-1), torch.stack(ends[2:], dim=-1)
+        # A bin's share of the interval moves the starts of all later ones and is its own extent;
+        # the mean is taken off as the shares add up to 1.
+        mean = (to_start * (start + self.bound) + to_extent * extent) / (2 * self.bound)
+        # One value for the bins before k, one for k and one for those after, as a running sum.
+        steps = torch.stack([to_start - mean, to_extent - to_start, -to_extent], dim=-1)
+        places = torch.stack([torch.zeros_like(k), k + 1, k + 2], dim=-1).expand_as(steps)
+        to_sizes = steps.new_zeros(*sizes.shape[:-1], self.n_bins + 2)
+        to_sizes.scatter_(-1, places, steps * scale[..., None]).cumsum_(-1)
+        to_sizes = to_sizes[..., 1:-1] * sizes
         to_slopes = grad_y.new_zeros(*grad_y.shape, self.n_bins + 1)
-        to_slopes.scatter_(-1, bins.k, (to_d_k * bins.d_k)[..., None])
-        to_slopes.scatter_(-1, bins.k + 1, (to_d_next * bins.d_next)[..., None])
-        to_parameters = torch.cat([to_shares.flatten(-2), to_slopes[..., 1:-1]], dim=-1)
-        to_parameters = to_parameters * bounded_slope(parameters, self.limit)
+        by_logs = torch.stack([to_d_k * bins.d_k, to_d_next * bins.d_next], dim=-1)
+        to_slopes.scatter_(-1, around, by_logs)
+        to_parameters = torch.cat([to_sizes.flatten(-2), to_slopes[..., 1:-1]], dim=-1)
+        to_parameters.mul_(bounded_slope(inverse_norm, self.limit))
         return torch.where(inside, to_x, grad_y), to_parameters
 
 
-def bounded(x: Tensor, limit: float) -> Tensor:
-    """Map numbers smoothly into (-limit, limit)."""
-    return limit * torch.tanh(x)
+def bounded(x: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    """Map numbers smoothly into (-limit, limit): ``limit x r`` and ``r = 1 / sqrt(1 + x^2)``.
+
+    It takes a quarter of the time of a hyperbolic tangent.
+    """
+    inverse_norm = torch.addcmul(x.new_ones(()), x, x).rsqrt()
+    return limit * x * inverse_norm, inverse_norm
 
 
-def bounded_slope(value: Tensor, limit: float) -> Tensor:
-    """Derivative of `bounded` where it has a value."""
-    return torch.addcmul(value.new_full((), limit), value, value, value=-1 / limit)
+def bounded_slope(inverse_norm: Tensor, limit: float) -> Tensor:
+    """Derivative of `bounded`."""
+    return limit * inverse_norm**3
