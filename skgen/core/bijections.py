@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 
 from .activations import ACTIVATIONS
 from .interfaces import Bijection
@@ -228,12 +229,11 @@ class Coupling(Layer):
         widths = [n_kept, *hidden_layer_sizes]
         self.dropout, self.space = dropout, Workspace()
         # The last row of each matrix of weights is the bias.
-        self.weights = nn.ParameterList()
-        for n_in, n_out in pairwise(widths):
+        for k, (n_in, n_out) in enumerate(pairwise(widths)):
             uniform = 2 * torch.rand(n_in + 1, n_out, generator=generator) - 1
-            self.weights.append(nn.Parameter(uniform / (n_in + 1) ** 0.5))
-        n_out = n_mapped * transformer.n_parameters
-        self.weights.append(nn.Parameter(torch.zeros(widths[-1] + 1, n_out)))
+            self.register_parameter(f"weight_{k}", nn.Parameter(uniform / (n_in + 1) ** 0.5))
+        last = torch.zeros(widths[-1] + 1, n_mapped * transformer.n_parameters)
+        self.register_parameter(f"weight_{len(hidden_layer_sizes)}", nn.Parameter(last))
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         first, second = x.split(self.sizes, dim=-1)
@@ -244,11 +244,11 @@ class Coupling(Layer):
 
     def _condition(self, kept: Tensor) -> Tensor:
         """Parameters of the transformer for the mapped columns."""
-        *weights, last = (weight.to(kept.dtype) for weight in self.weights)
-        hidden, _ = bounded(kept / self.input_limit, self.input_limit)
+        *weights, last = (weight.to(kept.dtype) for weight in self.parameters(recurse=False))
+        hidden, _ = bounded(kept, self.input_limit, 1)
         for weight in weights:
-            hidden = ACTIVATIONS[self.activation].function(hidden @ weight[:-1] + weight[-1])
-        return self._shaped(hidden @ last[:-1] + last[-1])
+            hidden = ACTIVATIONS[self.activation].function(affine(hidden, weight))
+        return self._shaped(affine(hidden, last))
 
     def _shaped(self, parameters: Tensor) -> Tensor:
         return parameters.unflatten(-1, (-1, self.transformer.n_parameters))
@@ -270,13 +270,14 @@ class Coupling(Layer):
         """See `Layer.training_forward`."""
         function, space = ACTIVATIONS[self.activation].function, self.space
         kept, mapped = self._split(x)
-        kept_bounded, inverse_norm = bounded(kept / self.input_limit, self.input_limit)
+        kept_bounded, inverse_norm = bounded(kept, self.input_limit, 1)
         inputs, befores, drops = [kept_bounded], [], []
-        for k, weight in enumerate(self.weights):
+        weights = list(self.parameters(recurse=False))
+        for k, weight in enumerate(weights):
             before = space(f"before {k}", kept, weight.shape[1])
             torch.addmm(weight[-1], inputs[k], weight[:-1], out=before)
             befores.append(before)
-            if k < len(self.weights) - 1:
+            if k < len(weights) - 1:
                 after = function(before, out=space(f"after {k}", kept, weight.shape[1]))
                 if self.dropout:
                     drops.append(self._drawn(after, generator))
@@ -297,7 +298,8 @@ class Coupling(Layer):
         grad_log_slope = grad_log_det[:, None].expand_as(grad_y)
         to_mapped, parameters = self.transformer.gradient(transformed, grad_y, grad_log_slope)
         grad, grads = parameters.flatten(-2), []
-        for k, weight in reversed(list(enumerate(self.weights))):
+        weights = list(self.parameters(recurse=False))
+        for k, weight in reversed(list(enumerate(weights))):
             to_weight = torch.empty_like(weight)
             torch.mm(inputs[k].T, grad, out=to_weight[:-1])
             torch.sum(grad, 0, out=to_weight[-1])
@@ -307,8 +309,8 @@ class Coupling(Layer):
                 if self.dropout:
                     self._drop(to_input, drops[k - 1])
                 grad = gradient(to_input, befores[k - 1], out=befores[k - 1])
-        slope = bounded_slope(inverse_norm, 1.0)
-        to_kept = torch.addcmul(to_kept, grad @ self.weights[0][:-1].T, slope)
+        to_input = grad @ weights[0][:-1].T
+        to_kept = torch.addcmul(to_kept, to_input, bounded_slope(inverse_norm))
         return self._join(to_kept, to_mapped), grads
 
     def _drawn(self, hidden: Tensor, generator: torch.Generator) -> Tensor:
@@ -323,3 +325,8 @@ class Coupling(Layer):
     def _drop(self, hidden: Tensor, positions: Tensor) -> None:
         hidden.view(-1).index_fill_(0, positions, 0.0)
         hidden.div_(1 - self.dropout)
+
+
+def affine(x: Tensor, weight: Tensor) -> Tensor:
+    """Image of x under a matrix whose last row is the bias."""
+    return linear(x, weight[:-1].T, weight[-1])
