@@ -71,12 +71,12 @@ class RealNVPDensity(TrainedFlow):
         Least weight of each of the three simple densities in the mixture; 0 leaves them out.
     batch_size : int, default=256
         Rows a gradient step, or all where there are fewer.
-    learning_rate_init : float, default=1e-2
+    learning_rate_init : float, default=6e-3
         Peak of the one-cycle learning rate.
     weight_decay : float, default=1e-4
         Decoupled weight decay.
     max_iter : int or "auto", default="auto"
-        Most gradient steps (not passes over the data); "auto" is 2,500 for up to three features
+        Most gradient steps (not passes over the data); "auto" is 4,000 for up to three features
         and 2,000 for more.
     tol : float, default=1e-3
         Gain of the held-out score (nats) that counts as progress.
@@ -155,7 +155,7 @@ class RealNVPDensity(TrainedFlow):
         "input_noise": [Interval(Real, 0, None, closed="left")],
     }
 
-    _auto_max_iter = (2_500, 2_000)
+    _auto_max_iter = (4_000, 2_000)
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class RealNVPDensity(TrainedFlow):
         reg_covar=1e-6,
         defensive_weight=1e-3,
         batch_size=256,
-        learning_rate_init=1e-2,
+        learning_rate_init=6e-3,
         weight_decay=1e-4,
         max_iter="auto",
         tol=1e-3,

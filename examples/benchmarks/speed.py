@@ -2,7 +2,8 @@
 
 ``python -m examples.benchmarks.speed`` compares, in turn and with one thread, rows per second of
 ``FlowMatchingDensity.score_samples`` with those of zuko's CNF with its exact trace (the same
-network, float32), and the time of a training step with that of its matrix products alone.
+network, float32), the time of a training step with that of its matrix products alone, and coupling
+flows with those of zuko and nflows.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch.nn.functional import silu
 from tqdm import tqdm
 
-from skgen import FlowMatchingDensity
+from skgen import FlowMatchingDensity, RealNVPDensity
 from skgen.core.gaussian import standard_normal_log_prob
 from skgen.core.models import Flow
 from skgen.core.networks import velocity_network
@@ -141,12 +143,92 @@ def training_step(n_features, width, batch_size, n_rounds=60):
     )
 
 
+def peer_couplings(library, transformer, n_features, width, n_blocks):
+    """Coupling flow of another library: a module and its function ``log_prob(rows)``."""
+    if library == "zuko":
+        import zuko
+
+        kind = zuko.flows.NSF if transformer == "spline" else zuko.flows.MAF
+        flow = kind(n_features, transforms=n_blocks, hidden_features=(width, width), passes=2)
+        return flow, lambda rows: flow().log_prob(rows)
+    from nflows import distributions, flows, transforms
+
+    class Conditioner(torch.nn.Sequential):
+        def __init__(self, n_in, n_out):
+            sizes = (n_in, width, width, n_out)
+            layers = [torch.nn.Linear(*pair) for pair in pairwise(sizes)]
+            super().__init__(layers[0], torch.nn.ReLU(), layers[1], torch.nn.ReLU(), layers[2])
+
+        def forward(self, inputs, context=None):
+            return super().forward(inputs)
+
+    layers = []
+    for k in range(n_blocks):
+        mask = torch.where(torch.arange(n_features) < n_features // 2, -1, 1) * (-1) ** k
+        if transformer == "spline":
+            layers.append(
+                transforms.PiecewiseRationalQuadraticCouplingTransform(
+                    mask, Conditioner, num_bins=8, tails="linear", tail_bound=4.0
+                )
+            )
+        else:
+            layers.append(transforms.AffineCouplingTransform(mask, Conditioner))
+    base = distributions.StandardNormal([n_features])
+    flow = flows.Flow(transforms.CompositeTransform(layers), base)
+    return flow, flow.log_prob
+
+
+def couplings(n_features, transformer, width=64, n_blocks=6, batch_size=256, n_rounds=30):
+    """Coupling flows of the same sizes: a training step, log-densities and samples."""
+    density = RealNVPDensity(
+        transformer=transformer,
+        n_blocks=n_blocks,
+        hidden_layer_sizes=(width, width),
+        activation="relu",
+        linear="permutation",
+        dropout=0.0,
+    )
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(batch_size, n_features, generator=generator)
+    model = density._build_model(rows, generator)
+    plan = Plan(10**6, batch_size, 1e-3, 1e-4, 0, 10, 10**6)
+    trainer = Trainer(model, rows, None, plan, generator, tqdm(disable=True))
+    steps, log_probs = [trainer._step], [model.log_prob]
+    for library in ("zuko", "nflows"):
+        flow, log_prob = peer_couplings(library, transformer, n_features, width, n_blocks)
+        optimiser = torch.optim.Adam(flow.parameters(), lr=1e-3)
+
+        def step(flow=flow, log_prob=log_prob, optimiser=optimiser):
+            optimiser.zero_grad()
+            (-log_prob(rows).mean()).backward()
+            torch.nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
+            optimiser.step()
+
+        steps.append(step)
+        log_probs.append(log_prob)
+    step, *other_steps = alternate(steps, n_rounds)
+    with torch.no_grad():
+        calls = [lambda f=f: f(rows) for f in [*log_probs, model.chain.inverse]]
+        log_prob, *others, sample = alternate(calls, n_rounds)
+    print(
+        f"{transformer} couplings, d={n_features}: step {1e3 * step:.2f} ms, zuko and nflows "
+        + " and ".join(f"{other / step:.2f}" for other in other_steps)
+        + f" times that; log-density {1e3 * log_prob:.2f} ms, "
+        + " and ".join(f"{other / log_prob:.2f}" for other in others)
+        + f" times; inverse {sample / log_prob:.2f} times",
+        flush=True,
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")
+    for n_features in (2, 10, 60):
+        for transformer in ("spline", "affine"):
+            couplings(n_features, transformer)
     for width, batch_size in [(128, 512), (128, 1024), (256, 512)]:
         training_step(10, width, batch_size)
     for n_features in (10, 50):

@@ -76,9 +76,7 @@ class Layer(Bijection):
     """A bijection that knows the gradient of its training pass."""
 
     @abstractmethod
-    def training_forward(
-        self, x: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Any]:
+    def training_forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Any]:
         """Image, log-determinant, and what `training_backward` needs."""
 
     @abstractmethod
@@ -270,7 +268,7 @@ class Coupling(Layer):
         """See `Layer.training_forward`."""
         function, space = ACTIVATIONS[self.activation].function, self.space
         kept, mapped = self._split(x)
-        kept_bounded, inverse_norm = bounded(kept, self.input_limit, 1)
+        kept_bounded, ratio = bounded(kept, self.input_limit, 1)
         inputs, befores, drops = [kept_bounded], [], []
         weights = list(self.parameters(recurse=False))
         for k, weight in enumerate(weights):
@@ -284,14 +282,14 @@ class Coupling(Layer):
                     self._drop(after, drops[k])
                 inputs.append(after)
         y, log_slope, transformed = self.transformer.forward(mapped, self._shaped(befores[-1]))
-        passed = space.take_turn(), inputs, befores, drops, inverse_norm, transformed
+        passed = space.take_turn(), inputs, befores, drops, ratio, transformed
         return self._join(kept, y), log_slope.sum(-1), passed
 
     def training_backward(
         self, kept: tuple, grad: Tensor, grad_log_det: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
         """See `Layer.training_backward`."""
-        turn, inputs, befores, drops, inverse_norm, transformed = kept
+        turn, inputs, befores, drops, ratio, transformed = kept
         self.space.check(turn)
         gradient = ACTIVATIONS[self.activation].gradient
         to_kept, grad_y = self._split(grad)
@@ -310,7 +308,7 @@ class Coupling(Layer):
                     self._drop(to_input, drops[k - 1])
                 grad = gradient(to_input, befores[k - 1], out=befores[k - 1])
         to_input = grad @ weights[0][:-1].T
-        to_kept = torch.addcmul(to_kept, to_input, bounded_slope(inverse_norm))
+        to_kept = torch.addcmul(to_kept, to_input, bounded_slope(ratio, 1))
         return self._join(to_kept, to_mapped), grads
 
     def _drawn(self, hidden: Tensor, generator: torch.Generator) -> Tensor:
