@@ -142,6 +142,7 @@ class FlowMatchingDensity(TrainedFlow):
     }
 
     _auto_max_iter = (24_000, 8_000)
+    _probe_steps = 2_000
 
     def __init__(
         self,

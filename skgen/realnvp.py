@@ -71,13 +71,13 @@ class RealNVPDensity(TrainedFlow):
         Least weight of each of the three simple densities in the mixture; 0 leaves them out.
     batch_size : int, default=256
         Rows a gradient step, or all where there are fewer.
-    learning_rate_init : float, default=6e-3
+    learning_rate_init : float, default=7e-3
         Peak of the one-cycle learning rate.
     weight_decay : float, default=1e-4
         Decoupled weight decay.
     max_iter : int or "auto", default="auto"
-        Most gradient steps (not passes over the data); "auto" is 4,000 for up to three features
-        and 2,000 for more.
+        Most gradient steps (not passes over the data); "auto" is 3,600 for up to three features
+        and 1,500 for more.
     tol : float, default=1e-3
         Gain of the held-out score (nats) that counts as progress.
     n_iter_no_change : int, default=10
@@ -155,7 +155,8 @@ class RealNVPDensity(TrainedFlow):
         "input_noise": [Interval(Real, 0, None, closed="left")],
     }
 
-    _auto_max_iter = (4_000, 2_000)
+    _auto_max_iter = (3_600, 1_500)
+    _probe_steps = 500
 
     def __init__(
         self,
@@ -173,7 +174,7 @@ class RealNVPDensity(TrainedFlow):
         reg_covar=1e-6,
         defensive_weight=1e-3,
         batch_size=256,
-        learning_rate_init=6e-3,
+        learning_rate_init=7e-3,
         weight_decay=1e-4,
         max_iter="auto",
         tol=1e-3,

@@ -46,7 +46,6 @@ except ImportError:  # scikit-learn < 1.9
 
 MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
 MAX_MIXTURE_ROWS = 20_000  # for the Gaussian mixture, which no longer gains from more
-PROBE = 2000  # most steps after which "auto" keeps the better preconditioning
 
 
 class TrainedDensity(CallbackSupportMixin, BaseDensity):
@@ -81,7 +80,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         """Make an untrained model of whitened rows; weights from a generator on the CPU."""
 
     _auto_max_iter: tuple[int, int]  # for up to three features, for more
-    _probe_share = 0.25  # of the steps, after which "auto" keeps the better preconditioning
+    _probe_steps: int  # after which "auto" keeps the better preconditioning, or a third of all
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
         sizes = tuple(self.hidden_layer_sizes)
@@ -102,7 +101,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         gaussian = fit_gaussian(x, None, "full", max(self.reg_covar, 1e-9))
         candidates = self._candidates(x_train, generator)
         plan = self._plan(x.shape[1])
-        n_rounds = math.ceil(min(PROBE, plan.max_iter * self._probe_share) / plan.round_length)
+        n_rounds = math.ceil(min(self._probe_steps, plan.max_iter / 3) / plan.round_length)
         probe = n_rounds * plan.round_length if len(candidates) > 1 else 0
         bar = tqdm(total=plan.max_iter + probe, disable=not self.verbose)
         with bar, _callbacks(self) as on_round:
