@@ -32,6 +32,7 @@ from .base import (
 )
 from .flow_matching import FlowMatchingDensity
 from .mixing import mixture_weights
+from .realnvp import RealNVPDensity
 
 
 class StackedDensity(MeanScoreMixin, _BaseComposition):
@@ -49,7 +50,8 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         Members: anything with ``fit``, ``score_samples`` (the log-density in nats, in the units of
         X) and, to sample, ``sample``, such as those of skgen, `GaussianMixture` and
         `KernelDensity`. None takes Gaussian mixtures of 1, 4, 16 and 64 components (where there are
-        20 rows a component) and `FlowMatchingDensity` on whitened and on Gaussianised columns.
+        20 rows a component), `FlowMatchingDensity` on whitened and on Gaussianised columns, and
+        `RealNVPDensity`.
     cv : int, cross-validation generator or iterable, default=None
         None fits the members once, without the held-out rows that give the weights. Otherwise the
         weights come from the members' densities on the test folds, and the members are fitted
@@ -336,19 +338,20 @@ def default_members(n_samples: int) -> list[tuple[str, BaseEstimator]]:
     Returns
     -------
     estimators : list of (str, estimator)
-        Gaussian mixtures of several sizes and two flows.
+        Gaussian mixtures of several sizes and three flows.
 
     Examples
     --------
     >>> from skgen.compose import default_members
     >>> [name for name, _ in default_members(100)]
-    ['mixture1', 'mixture4', 'standardized_flow', 'gaussianized_flow']
+    ['mixture1', 'mixture4', 'standardized_flow', 'gaussianized_flow', 'coupling_flow']
     """
     sizes = [k for k in (1, 4, 16, 64) if k == 1 or n_samples >= 20 * k]
     return [
         *((f"mixture{k}", _Standardized(GaussianMixture(k))) for k in sizes),
         ("standardized_flow", FlowMatchingDensity(preconditioning="standardize")),
         ("gaussianized_flow", FlowMatchingDensity(preconditioning="gaussianize")),
+        ("coupling_flow", RealNVPDensity()),
     ]
 
 

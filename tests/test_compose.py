@@ -16,7 +16,7 @@ from skgen import FlowMatchingDensity, GaussianMLE
 from skgen.compose import StackedDensity, default_members
 from skgen.datasets import TwoMoons
 
-from .estimators import cheap_flow, cheap_members, two_clusters
+from .estimators import cheap_coupling, cheap_flow, cheap_members, two_clusters
 
 X = TwoMoons().sample(600, random_state=0)
 TEST = TwoMoons().sample(1000, random_state=1)
@@ -63,12 +63,13 @@ def test_given_estimators_are_not_fitted():
                                       (2000, [1, 4, 16, 64])])  # fmt: skip
 def test_default_members(n, sizes):
     names = [name for name, _ in default_members(n)]
-    flows = ["standardized_flow", "gaussianized_flow"]
+    flows = ["standardized_flow", "gaussianized_flow", "coupling_flow"]
     assert names == [f"mixture{k}" for k in sizes] + flows
 
 
 def test_default_stack(monkeypatch):
     monkeypatch.setattr("skgen.compose.FlowMatchingDensity", cheap_flow)
+    monkeypatch.setattr("skgen.compose.RealNVPDensity", cheap_coupling)
     moved = 1e4 * X + 7
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
