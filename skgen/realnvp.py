@@ -77,7 +77,7 @@ class RealNVPDensity(TrainedFlow):
         Decoupled weight decay.
     max_iter : int or "auto", default="auto"
         Most gradient steps (not passes over the data); "auto" is 3,600 for up to three features
-        and 1,500 for more.
+        and 1,300 for more.
     tol : float, default=1e-3
         Gain of the held-out score (nats) that counts as progress.
     n_iter_no_change : int, default=10
@@ -155,8 +155,8 @@ class RealNVPDensity(TrainedFlow):
         "input_noise": [Interval(Real, 0, None, closed="left")],
     }
 
-    _auto_max_iter = (3_600, 1_500)
-    _probe_steps = 500
+    _auto_max_iter = (3_600, 1_300)
+    _probe_steps = 450
 
     def __init__(
         self,
