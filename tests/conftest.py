@@ -6,7 +6,7 @@ from sklearn.base import clone
 from .estimators import ESTIMATORS, TRAINED, fit_once
 
 # Cheap fits stop long before they converge, and their densities are solved roughly.
-EXPECTED = ["sklearn.exceptions.ConvergenceWarning", "skgen.core.models.SolverAccuracyWarning"]
+EXPECTED = ["sklearn.exceptions.ConvergenceWarning", "skgen.core.flow.SolverAccuracyWarning"]
 
 
 def pytest_collection_modifyitems(items):

@@ -63,7 +63,7 @@ def test_given_estimators_are_not_fitted():
                                       (2000, [1, 4, 16, 64])])  # fmt: skip
 def test_default_members(n, sizes):
     names = [name for name, _ in default_members(n)]
-    flows = ["standardized_flow", "gaussianized_flow", "coupling_flow"]
+    flows = ["standardized_flow", "gaussianized_flow", "coupling"]
     assert names == [f"mixture{k}" for k in sizes] + flows
 
 
@@ -75,7 +75,7 @@ def test_default_stack(monkeypatch):
         warnings.simplefilter("ignore")
         stack = StackedDensity(random_state=0).fit(X)
         scaled = StackedDensity(random_state=0).fit(moved)
-    assert len(stack.estimators_) == 5
+    assert len(stack.estimators_) == 6
     assert stack.score(TEST) > GaussianMLE().fit(X).score(TEST) + 0.5
     assert stack.sample(10).shape == (10, 2)
     expected = stack.score_samples(TEST) - 2 * np.log(1e4)

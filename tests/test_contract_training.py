@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from skgen.core.coupling import CouplingFlow
-from skgen.core.models import Flow
+from skgen.core.flow import Flow
 from skgen.core.training import TrainingWarning
 
 from .estimators import cheap_flow, two_clusters

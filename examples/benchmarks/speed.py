@@ -19,8 +19,8 @@ from torch.nn.functional import silu
 from tqdm import tqdm
 
 from skgen import FlowMatchingDensity, RealNVPDensity
+from skgen.core.flow import Flow
 from skgen.core.gaussian import standard_normal_log_prob
-from skgen.core.models import Flow
 from skgen.core.networks import velocity_network
 from skgen.core.paths import LinearPath
 from skgen.core.training import Plan, Trainer

@@ -295,7 +295,8 @@ class Coupling(Layer):
         to_kept, grad_y = self._split(grad)
         grad_log_slope = grad_log_det[:, None].expand_as(grad_y)
         to_mapped, parameters = self.transformer.gradient(transformed, grad_y, grad_log_slope)
-        grad, grads = parameters.flatten(-2), []
+        grad = parameters.flatten(-2)
+        grads: list[Tensor] = []
         weights = list(self.parameters(recurse=False))
         for k, weight in reversed(list(enumerate(weights))):
             to_weight = torch.empty_like(weight)

@@ -8,19 +8,34 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .paths import GaussianPath
+from .paths import GaussianPath, LinearPath
+
+# What training may predict: the factor by which an error of the straight velocity is one of it, at
+# times t of a path. The network always gives the straight velocity, from which all follow without
+# dividing by anything small.
+TARGETS: dict[str, Callable[[GaussianPath, Tensor], Tensor]] = {
+    "velocity": lambda path, t: path.straight_rate(t),
+    "noise": lambda path, t: path.straight_time(t),
+    "data": lambda path, t: 1 - path.straight_time(t),
+}
 
 
 class TimeColumns(NamedTuple):
-    """What a batch of training takes from its times: columns (n, 1), and features (n, k)."""
+    """What a batch of training takes from its times: columns (n, 1), and features (n, k).
 
-    alpha: Tensor  # coefficients of data and noise in the position x_t
+    Positions and velocities are those of the straight path, at the time r that corresponds.
+    """
+
+    alpha: Tensor  # coefficients of data and noise in the position
     sigma: Tensor
     data_rate: Tensor  # in its excess velocity
     noise_rate: Tensor
-    origin_rate: Tensor  # of the excess velocity by the data at given x_t
-    precision: Tensor  # log N(x_t; alpha x, sigma^2) = precision x_t x + penalty x^2 + ...
+    origin_rate: Tensor  # of the excess velocity by the data at a given position
+    precision: Tensor  # log N(y; alpha x, sigma^2) = precision y x + penalty x^2 + ...
     penalty: Tensor
+    weight: Tensor | None  # of a squared error, unless it is 1 at all times
+    growth: Tensor  # path velocity = growth * position + rate * straight excess velocity
+    rate: Tensor
     features: Tensor  # for the network
     zoom: Tensor
 
@@ -29,14 +44,16 @@ class TrainingTimes:
     """Times for training, drawn once, with all that depends on them alone.
 
     To compute that anew in each step would cost a small network a tenth of its training. The times
-    are ``t = 1 - (1-u)^power``. Each batch has one u in each of n equal slices of (0, 1), and those
-    of all batches are one in each of the slices' equal parts.
+    are ``t = 1 - (1-u)^power``, scaled to the path's interval. Each batch has one u in each of n
+    equal slices of (0, 1), and those of all batches are one in each of the slices' equal parts.
 
     Parameters
     ----------
     path : GaussianPath
+    target : str
+        Key of `TARGETS`.
     features : callable
-        Maps times (n, 1) to what the network sees of them, features and zoom.
+        Maps straight times (n, 1) to what the network sees of them, features and zoom.
     power : float
     """
 
@@ -44,9 +61,13 @@ class TrainingTimes:
     least_sigma = 0.02  # below it a position tells its row, and rounding would decide otherwise
 
     def __init__(
-        self, path: GaussianPath, features: Callable[[Tensor], tuple[Tensor, Tensor]], power: float
+        self,
+        path: GaussianPath,
+        target: str,
+        features: Callable[[Tensor], tuple[Tensor, Tensor]],
+        power: float,
     ) -> None:
-        self.path, self.features, self.power = path, features, power
+        self.path, self.target, self.features, self.power = path, target, features, power
         self.batches: list[TimeColumns] = []
         self.turn = 0
 
@@ -64,11 +85,16 @@ class TrainingTimes:
             2, n_batches, n, 1, generator=generator, dtype=x.dtype, device=x.device
         )
         u = torch.arange(n, device=x.device)[:, None] + (place.argsort(0) + offset) / n_batches
-        t = 1 - (1 - (u / n).flatten(0, 1)) ** self.power
-        alpha, sigma = self.path.coefficients(t)
-        data_rate, noise_rate = self.path.excess_coefficients(t)
+        first, last = self.path.interval
+        t = first + (last - first) * (1 - (1 - (u / n).flatten(0, 1)) ** self.power)
+        straight, r = LinearPath(), self.path.straight_time(t)
+        alpha, sigma = straight.coefficients(r)
+        data_rate, noise_rate = straight.excess_coefficients(r)
+        rate = self.path.straight_rate(t)
+        growth = sum(self.path.derivatives(t)) + rate * straight.gaussian_gain(r)
+        weight = TARGETS[self.target](self.path, t).square().expand_as(t)
         clear, ratio = sigma < self.least_sigma, alpha / sigma.clamp(min=self.least_sigma)
-        columns = TimeColumns(
+        columns = (
             alpha,
             sigma,
             data_rate,
@@ -76,9 +102,16 @@ class TrainingTimes:
             (data_rate - noise_rate * ratio).masked_fill(clear, 0.0),
             ratio / sigma.clamp(min=self.least_sigma),
             -0.5 * ratio**2,
-            *self.features(t),
+            weight / weight.mean(),
+            growth,
+            rate,
+            *self.features(r),
         )
-        return [TimeColumns(*batch) for batch in zip(*(c.split(n) for c in columns), strict=True)]
+        batches = [
+            TimeColumns(*batch) for batch in zip(*(c.split(n) for c in columns), strict=True)
+        ]
+        constant = bool((weight == weight[0]).all())
+        return [batch._replace(weight=None) for batch in batches] if constant else batches
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "batches": []}

@@ -6,15 +6,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from skgen.core.flow import Flow, Objective, SolverAccuracyWarning
 from skgen.core.gaussian import Gaussian
 from skgen.core.marginals import Whitening
-from skgen.core.models import (
-    Flow,
-    Mixture,
-    Preconditioned,
-    SolverAccuracyWarning,
-)
-from skgen.core.paths import LinearPath
+from skgen.core.models import Mixture, Preconditioned
+from skgen.core.paths import PATHS, LinearPath, Parts
 from skgen.core.solvers import SOLVERS
 from skgen.core.times import TrainingTimes
 
@@ -141,7 +137,7 @@ def test_loss_is_least_for_the_exact_velocity():
 
 
 def test_training_times_are_stratified():
-    times = TrainingTimes(LinearPath(), ExactVelocity().time_features, 1.5)
+    times = TrainingTimes(LinearPath(), "velocity", ExactVelocity().time_features, 1.5)
     rows, generator = torch.zeros(100, 2, dtype=torch.float64), torch.Generator().manual_seed(0)
     first = times.next_batch(rows, generator)
     alpha = torch.stack([columns[0] for columns in times.batches])[..., 0]
@@ -154,7 +150,9 @@ def test_training_times_are_stratified():
     assert not any(torch.equal(first[0], other[0]) for other in others)
     assert times.next_batch(rows, generator) is first
     few = times.next_batch(rows[:7].float(), generator)
-    assert {(column.dtype, len(column)) for column in few} == {(torch.float32, 7)}
+    assert {(column.dtype, len(column)) for column in few if column is not None} == {
+        (torch.float32, 7)
+    }
 
 
 @pytest.mark.parametrize("n, group_size, n_groups", [(12, 64, 1), (12, 4, 3), (14, 4, 3)])
@@ -258,3 +256,38 @@ def test_component_that_fails_counts_as_nothing():
     x = torch.tensor([[-5.0], [0.0], [1.0]], dtype=torch.float64)
     mixture = Mixture([Broken(), gaussian], [0.75, 0.25])
     assert_close(mixture.log_prob(x), gaussian.log_prob(x) + math.log(0.25))
+
+
+@pytest.mark.parametrize("path", [path() for path in PATHS.values()], ids=PATHS)
+def test_interpolant_loss_is_half_the_regression_less_a_constant(path):
+    """``|b|^2 / 2 - b . dx_t/dt`` with the velocity b of the path."""
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(8, 2, generator=source, dtype=torch.float64)
+    times = TrainingTimes(path, "velocity", lambda t: (t, t), 1.5).next_batch(x, source)
+    x_t, found, target = torch.randn(3, 8, 2, generator=source, dtype=torch.float64)
+
+    def velocity(excess):
+        return times.growth * x_t + times.rate * excess
+
+    b, rate = velocity(found), velocity(target)
+    expected = (0.5 * b.square() - b * rate).sum(1).mean()
+    assert_close(Objective(form="interpolant")(found, target, x_t, times), expected)
+    regression = (times.rate * (found - target)).square().sum(1).mean()
+    constant = rate.square().sum(1).mean()
+    assert_close(expected, 0.5 * (regression - constant))
+
+
+@pytest.mark.parametrize("path", [path() for path in PATHS.values()], ids=PATHS)
+def test_growth_and_rate_make_the_velocity_of_the_path(path):
+    source = torch.Generator().manual_seed(0)
+    data, noise = torch.randn(2, 64, 2, generator=source, dtype=torch.float64)
+    columns = TrainingTimes(path, "velocity", lambda t: (t, t), 1.0).next_batch(data, source)
+    # The features here are the straight times; find those of the path.
+    first, last = path.interval
+    t = torch.linspace(first, last, 200_001, dtype=torch.float64)
+    t = t[torch.searchsorted(path.straight_time(t), columns.features[:, 0])][:, None]
+    excess = columns.data_rate * data + columns.noise_rate * noise
+    position = columns.alpha * data + columns.sigma * noise
+    found = columns.growth * position + columns.rate * excess
+    expected = path.velocity(t, Parts(data, noise))
+    assert_close(found, expected, rtol=0.02, atol=0.02)

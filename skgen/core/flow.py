@@ -1,0 +1,306 @@
+"""Probability flow of a Gaussian path."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from .gaussian import StandardNormal, standard_normal
+from .interfaces import Density, Transport
+from .networks import DeepVelocityNetwork, VelocityNetwork
+from .paths import GaussianPath, LinearPath, Parts
+from .samplers import OdeSampler, Sampler
+from .solvers import SOLVERS
+from .times import TimeColumns, TrainingTimes
+from .two_layers import Workspace
+
+
+class SolverAccuracyWarning(UserWarning):
+    """The numerical error of log-densities, samples or transforms may exceed its tolerance."""
+
+
+@dataclass
+class Objective:
+    """What the training of a flow minimises.
+
+    Parameters
+    ----------
+    target : str
+        Key of `TARGETS`: whose squared error counts. As the network always gives the straight
+        velocity, that is a weight that depends on time, of mean 1.
+    form : {"regression", "interpolant"}
+        Mean squared error, or ``mean (|b|^2 / 2 - b . dx_t/dt)`` of the velocity b of the path
+        (rows, not features, are averaged). They differ by a factor and a constant.
+    pairing : callable, optional
+        Maps noise and data (n, d) to the row of noise for each row of data; None leaves them
+        independent.
+
+    References
+    ----------
+    Albergo and Vanden-Eijnden, "Building normalizing flows with stochastic interpolants", 2023.
+    """
+
+    target: str = "velocity"
+    form: str = "regression"
+    pairing: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def __call__(self, found: Tensor, target: Tensor, x_t: Tensor, times: TimeColumns) -> Tensor:
+        """Loss of straight excess velocities found for those wanted."""
+        if self.form == "regression":
+            if times.weight is None:
+                return mse_loss(found, target)
+            return (times.weight * (found - target).square()).mean()
+        velocity = torch.addcmul(times.growth * x_t, times.rate, target)
+        squares = (times.rate * (found - target)).square() - velocity.square()
+        return 0.5 * squares.sum(1).mean()
+
+
+class Flow(Transport):
+    """Probability flow of a Gaussian path with a learnt velocity.
+
+    The density is that of N(0, I) carried along ``dx/dt = v(x, t)`` from t = 0 to 1::
+
+        log p(x(1)) = log N(x(0)) - integral_0^1 div v(x(t), t) dt
+
+    The network gives the velocity of the straight path, which any other follows but for its pace
+    and scale (see `GaussianPath`).
+
+    Parameters
+    ----------
+    network : nn.Module
+        Excess velocity of the straight path with ``time_features(r)``,
+        ``forward(x, features, zoom)`` and ``field(dtype, divergence)``.
+    path : GaussianPath
+    n_features : int
+    solver : str
+        Key of `SOLVERS`.
+    n_steps : int
+        Steps of the solver from noise to data.
+    tolerance : float
+        Rows whose estimated error, in nats or standard deviations, exceeds it are solved again
+        with twice the steps; 0 switches that off.
+    objective : Objective, optional
+        What training minimises.
+
+    References
+    ----------
+    Lipman et al., "Flow matching for generative modeling", 2023. Chen et al., "Neural ordinary
+    differential equations", 2018.
+    """
+
+    # Training times are t = 1 - (1-u)^time_power, u uniform: more of them near the data, where the
+    # velocity changes fastest.
+    time_power = 1.5
+    differentiable = False
+    max_doublings = 5
+    base: Density
+    sampler: Sampler | None = None  # in place of the accurate solution
+
+    def __init__(
+        self,
+        network: VelocityNetwork | DeepVelocityNetwork,
+        path: GaussianPath,
+        n_features: int,
+        solver: str,
+        n_steps: int,
+        tolerance: float,
+        objective: Objective | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.path, self.straight = network, path, LinearPath()
+        self.solver, self.n_steps, self.tolerance = solver, n_steps, tolerance
+        self.objective = objective = Objective() if objective is None else objective
+        # Of the rows that the loss averages over; with few features more of them are near.
+        self.group_size = 512 if n_features <= 3 else 64
+        self.base = StandardNormal(n_features)
+        self._times = TrainingTimes(path, objective.target, network.time_features, self.time_power)
+        self._space = Workspace()
+
+    def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Flow-matching loss ``mean (v(x_t, t) - E[dx_t/dt | x_t])^2`` over rows and features.
+
+        The expectation is over the rows that ``x_t`` may have come from, among a group of the
+        batch. It has the same mean given ``x_t`` as ``dx_t/dt`` itself and a smaller variance
+        (Rao and Blackwell), so the gradient is less noisy.
+
+        References
+        ----------
+        Xu, Tong and Jaakkola, "Stable target field for reduced variance score estimation in
+        diffusion models", 2023.
+        """
+        n_groups = max(1, len(x) // self.group_size)
+        x = x[: len(x) - len(x) % n_groups]  # the few rows left over sit this step out
+        noise = standard_normal(len(x), x, generator)
+        if self.objective.pairing is not None:
+            noise = noise[self.objective.pairing(noise, x)]
+        times = self._times.next_batch(x, generator)
+        x_t = torch.addcmul(times.alpha * x, times.sigma, noise)
+        target = torch.addcmul(times.data_rate * x, times.noise_rate, noise)
+        if self.objective.pairing is None:
+            target.addcmul_(times.origin_rate, self._expected_origin(x, x_t, times, n_groups) - x)
+        return self.objective(self.network(x_t, times.features, times.zoom), target, x_t, times)
+
+    def _expected_origin(self, x: Tensor, x_t: Tensor, times: TimeColumns, n_groups: int) -> Tensor:
+        """Mean of the rows of a group, weighted by how likely each ``x_t`` came from them."""
+
+        def grouped(columns: Tensor) -> Tensor:
+            return columns.view(n_groups, -1, columns.shape[1])
+
+        # log N(x_t; alpha x_j, sigma^2 I) as one product, less what is the same for all j.
+        left = grouped(torch.cat([times.precision * x_t, times.penalty], dim=1))
+        right = grouped(torch.cat([x, x.square().sum(1, keepdim=True)], dim=1))
+        weights = grouped(self._space("weights", x, right.shape[1]))
+        torch.bmm(left, right.mT, out=weights)
+        torch.softmax(weights, 2, out=weights)
+        return (weights @ grouped(x)).view_as(x)
+
+    @torch.no_grad()
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats of rows (n, d), refined until its error is small."""
+        return self._refined(self._solve_density, x, "log-density", "nats")
+
+    def log_prob_fast(self, x: Tensor) -> Tensor:
+        """Log-density without refinement, good enough to watch the training by."""
+        return self._solve_density(x, self.n_steps)
+
+    @torch.no_grad()
+    def transport(self, x: Tensor, to_data: bool) -> Tensor:
+        """Carry rows from noise to data or back, refined until their error is small."""
+        return self._refined(
+            lambda x, n_steps: self._solve_position(x, n_steps, to_data),
+            x,
+            "position",
+            "standard deviations",
+        )
+
+    @torch.no_grad()
+    def parts(self, t: Tensor, x: Tensor) -> Parts:
+        """Mean data and noise at positions x (n, d) and a time t of the path."""
+        alpha, sigma = self.path.coefficients(t)
+        scale = alpha + sigma
+        r, y = alpha / scale, x / scale
+        (velocity,) = self.network.field(x.dtype)(float(r), y)
+        velocity = velocity + self.straight.gaussian_gain(r) * y
+        return Parts(y + (1 - r) * velocity, y - r * velocity)
+
+    @torch.no_grad()
+    def straightness(self, n: int, generator: torch.Generator) -> float:
+        """Mean of ``|dy/dr - (y(1) - y(0))|^2`` along the flow of the straight path, per feature.
+
+        0 if all rows move straight at constant speed, so that one step of Euler's method is exact.
+
+        References
+        ----------
+        Liu, Gong and Liu, "Flow straight and fast", 2023.
+        """
+        steps = 64
+        grid = OdeSampler(steps, "uniform", 0, "rk4")
+        straight = copy.copy(self)
+        straight.path = self.straight
+        positions = torch.stack([x for _, x in grid.positions(straight, n, generator)])
+        speeds = positions.diff(dim=0) * steps
+        return float((speeds - (positions[-1] - positions[0])).square().mean())
+
+    def _refined(
+        self, solve: Callable[[Tensor, int], Tensor], x: Tensor, what: str, unit: str
+    ) -> Tensor:
+        """Solve with more and more steps those rows whose result still changes.
+
+        The error after n steps is estimated by the change from n/2 steps, divided by
+        ``D = 2^(order-1)``, and by the change before that, divided by ``D^2``, whichever is larger:
+        a single change can be small by chance. (In theory D is ``2^order - 1``; velocities as sharp
+        as these are not there yet.) It depends on the row alone, so neighbours do not matter.
+        """
+        if not self.tolerance:
+            return solve(x, self.n_steps)
+        n_steps = max(4, self.n_steps // 2)  # fewer leave nothing coarser to compare with
+        result = solve(x, n_steps)
+        rows = torch.arange(len(x), device=x.device)
+        before, earlier = solve(x, n_steps // 2), solve(x, n_steps // 4)
+        divisor = 2 ** (SOLVERS[self.solver].order - 1)
+
+        def estimate() -> Tensor:
+            change = torch.maximum(
+                (result[rows] - before).abs() / divisor, (before - earlier).abs() / divisor**2
+            )
+            return change if change.dim() == 1 else change.amax(1)
+
+        for _ in range(self.max_doublings):
+            inaccurate = ~(estimate() <= self.tolerance)
+            rows, earlier = rows[inaccurate], before[inaccurate]
+            if not len(rows):
+                return result
+            before, n_steps = result[rows], 2 * n_steps
+            result[rows] = solve(x[rows], n_steps)
+        error = estimate()
+        n_inaccurate = int((~(error <= self.tolerance)).sum())
+        if n_inaccurate:
+            warnings.warn(
+                f"The {what} of {n_inaccurate} of {len(x)} rows may be off by more than "
+                f"{self.tolerance:g} {unit} (estimate: up to {float(error.max()):.2g}) even with "
+                f"{n_steps} steps of solver {self.solver!r}. Increase n_steps or use a solver of "
+                "higher order.",
+                SolverAccuracyWarning,
+                stacklevel=2,
+            )
+        return result
+
+    @torch.no_grad()
+    def _solve_density(self, x: Tensor, n_steps: int) -> Tensor:
+        scale = self._end_scale(x)
+        noise, integral = _last(self._solve(x / scale, n_steps, to_data=False, divergence=True))
+        return self.base.log_prob(noise) + integral - x.shape[1] * scale.log()
+
+    @torch.no_grad()
+    def _solve_position(self, x: Tensor, n_steps: int, to_data: bool) -> Tensor:
+        scale = self._end_scale(x)
+        if to_data:
+            return scale * _last(self._solve(x, n_steps, to_data, divergence=False))[0]
+        return _last(self._solve(x / scale, n_steps, to_data, divergence=False))[0]
+
+    def _end_scale(self, like: Tensor) -> Tensor:
+        """Standard deviation of ``x_1`` for normal data: 1 but for paths that leave some noise."""
+        return self.path.gaussian_scale(like.new_ones(()))
+
+    def _solve(
+        self, x: Tensor, n_steps: int, to_data: bool, divergence: bool
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Yield positions and, if asked for, integrals of the divergence after each step.
+
+        Positions are in units of what they would be for normal data, ``x / a(r)`` with the scale a
+        of the straight path: ``d(x/a)/dr = e / a`` with the excess velocity e, and the divergence
+        is that of e. So the solver has to follow only how the velocity differs from that of a
+        Gaussian, which is known exactly. The steps are equal in s with ``r = 1 - (1-s)^2``, hence
+        shorter near the data.
+        """
+        excess = self.network.field(x.dtype, divergence)
+        ends = self.path.straight_time(torch.tensor([0.0, 1.0], dtype=torch.float64))
+        start, end = (1 - (1 - ends).sqrt()).tolist()
+
+        def field(s: float, y: Tensor) -> tuple[Tensor, ...]:
+            r, rate = s * (2 - s), 2 * (1 - s)
+            size = self.straight.gaussian_scale(y.new_tensor(r))
+            velocity, *traces = excess(r, size * y)
+            return (velocity * (rate / size), *(rate * trace for trace in traces))
+
+        state = (x, x.new_zeros(len(x))) if divergence else (x,)
+        start, end = (start, end) if to_data else (end, start)
+        yield from SOLVERS[self.solver].steps(field, state, start, end, n_steps)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw rows (n, d), by the sampler if one is set."""
+        if self.sampler is not None:
+            return _last(self.sampler.positions(self, n, generator))[1]
+        return self.transport(self.base.sample(n, generator), to_data=True)
+
+
+def _last(states: Iterator[Any]) -> Any:
+    return deque(states, maxlen=1).pop()

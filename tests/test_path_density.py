@@ -1,0 +1,175 @@
+"""Paths, training targets, samplers, velocity and score function of the flows."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.integrate import cumulative_trapezoid
+from scipy.stats import ks_2samp, kstest
+from sklearn.base import clone
+
+from skgen import FlowMatchingDensity, GaussianMLE
+from skgen.core.paths import PATHS, GaussianPath
+from skgen.core.solvers import SOLVERS
+from skgen.datasets import TwoMoons
+
+from .estimators import cheap_flow
+
+X = np.random.RandomState(0).normal(size=(400, 2)) @ [[2.0, 1.0], [0.0, 0.5]] + [3.0, -1.0]
+
+
+class OwnPath(GaussianPath):
+    """Curved; where a test says so, wrong."""
+
+    def __init__(self, wrong=None):
+        self.wrong = wrong
+
+    def coefficients(self, t):
+        return (1 + 0 * t, 1 + t) if self.wrong == "noise" else (t**2, 1 - t)
+
+    def derivatives(self, t):
+        return (t if self.wrong == "rate" else 2 * t), -1 + 0 * t
+
+
+def gaussian_flow(**parameters):
+    """Untrained, hence the flow of a Gaussian, whose everything is known."""
+    settings = {"preconditioning": "standardize", "defensive_weight": 0, "max_iter": 1,
+                "learning_rate_init": 1e-12, "early_stopping": False, "reg_covar": 0}  # fmt: skip
+    return cheap_flow(**{**settings, **parameters}).fit(X)
+
+
+@pytest.fixture(scope="module")
+def moons():
+    settings = {"hidden_layer_sizes": (64, 64), "max_iter": 800, "defensive_weight": 0}
+    return FlowMatchingDensity(**settings, random_state=0).fit(TwoMoons().sample(3000, 0))
+
+
+@pytest.mark.parametrize("path", [*PATHS, OwnPath()], ids=[*PATHS, "own"])
+@pytest.mark.parametrize("prediction", ["velocity", "noise", "data"])
+def test_any_path_and_prediction_gives_a_density_and_its_samples(path, prediction):
+    rows = np.random.RandomState(0).normal(size=(400, 1)) + 3 * np.resize([-1.0, 1.0], (400, 1))
+    flow = FlowMatchingDensity(
+        path=path, prediction=prediction, hidden_layer_sizes=(32, 32), max_iter=150, solver_tol=0,
+        preconditioning="standardize", early_stopping=False, defensive_weight=0, random_state=0,
+    ).fit(rows)  # fmt: skip
+    grid = np.linspace(-40, 40, 20_001)
+    density = np.exp(flow.score_samples(grid[:, None]))
+    assert np.trapezoid(density, grid) == pytest.approx(1, abs=0.01)
+    assert flow.score(rows) > GaussianMLE().fit(rows).score(rows) + 0.2
+    drawn = flow.sample(2000, random_state=0)[:, 0]
+    mass = cumulative_trapezoid(density, grid, initial=0)
+    assert kstest(drawn, lambda x: np.interp(x, grid, mass)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("wrong, message", [("noise", "must increase"), ("rate", "derivative of")])
+def test_a_wrong_path_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        cheap_flow(path=OwnPath(wrong)).fit(X)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
+def test_velocity_and_score_function_of_a_gaussian_in_units_of_x(path, t):
+    flow = gaussian_flow(path=path)
+    mean, covariance = X.mean(0), np.cov(X.T, bias=True)
+    schedule = PATHS[path]()
+    alpha, sigma = (float(c) for c in schedule.coefficients(_tensor(t)))
+    rate = float(schedule.gaussian_gain(_tensor(t)))
+    away = X - mean
+    assert_allclose(flow.velocity(X, t), rate * away, rtol=1e-6, atol=1e-8)
+    expected = -away @ np.linalg.inv((alpha**2 + sigma**2) * covariance)
+    assert_allclose(flow.score_function(X, t), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_score_function_accounts_for_curved_preconditioning():
+    flow = gaussian_flow(preconditioning="gaussianize")
+    t, step = 0.7, 1e-5
+    bijection = flow.module_.components[0].bijection
+
+    def log_density(rows):
+        z, log_det = bijection(_tensor(rows))
+        return (-0.5 * z.square().sum(1) / (t**2 + (1 - t) ** 2) + log_det).numpy()
+
+    inner = X[:50]
+    expected = [
+        (log_density(inner + step * e) - log_density(inner - step * e)) / (2 * step)
+        for e in np.eye(2)
+    ]
+    assert_allclose(flow.score_function(inner, t), np.transpose(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_velocity_is_that_of_trajectories(moons):
+    trajectory, times = moons.sample_trajectory(
+        50, random_state=0, n_steps=400, time_grid="uniform", return_times=True
+    )
+    assert_allclose(times, np.linspace(0, 1, 401), atol=1e-7)
+    for k in (40, 200, 320):
+        found = (trajectory[k + 1] - trajectory[k - 1]) / (times[k + 1] - times[k - 1])
+        assert_allclose(moons.velocity(trajectory[k], times[k]), found, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("sampler", [*SOLVERS, "euler_maruyama", "stochastic_heun"])
+def test_samplers_give_the_same_distribution(moons, sampler):
+    n_steps = 400 if sampler in ("euler", "euler_maruyama") else 100
+    drawn = moons.sample(
+        1500, random_state=0, sampler=sampler, n_steps=n_steps, time_grid="quadratic"
+    )
+    exact = moons.sample(1500, random_state=1)
+    for column, other in zip(drawn.T, exact.T, strict=True):
+        assert ks_2samp(column, other).pvalue > 1e-3
+    again = moons.sample(
+        1500, random_state=0, sampler=sampler, n_steps=n_steps, time_grid="quadratic"
+    )
+    assert np.array_equal(drawn, again)
+    assert moons.module_.components[0].model.sampler is None
+
+
+def test_langevin_dynamics_keep_the_density_of_their_time():
+    flow = gaussian_flow()
+    t = 0.8
+    start = np.full((3000, 2), 3.0)
+    moved = flow.langevin_dynamics(start, t=t, n_steps=2500, step_size=0.1, random_state=0)
+    expected = (t**2 + (1 - t) ** 2) * np.cov(X.T, bias=True)
+    assert_allclose(moved.mean(0), X.mean(0), atol=0.15)
+    assert_allclose(np.cov(moved.T), expected, atol=0.3)
+    assert_allclose(flow.langevin_dynamics(start, n_steps=0), start)
+
+
+def test_optimal_transport_straightens():
+    rows = TwoMoons().sample(1000, random_state=0)
+    settings = {"max_iter": 400, "hidden_layer_sizes": (32, 32), "early_stopping": False,
+                "preconditioning": "standardize", "random_state": 0}  # fmt: skip
+    flow = FlowMatchingDensity(**settings).fit(rows)
+    straight = clone(flow).set_params(coupling="optimal_transport").fit(rows)
+    assert straight.straightness(500) < 0.7 * flow.straightness(500)
+    assert straight.score(rows) > GaussianMLE().fit(rows).score(rows) + 0.3
+    with pytest.raises(ValueError, match=r"score function.*coupling='optimal_transport'"):
+        straight.score_function(rows, 0.5)
+    with pytest.raises(ValueError, match="drawn independently"):
+        straight.sample(3, sampler="euler_maruyama")
+    assert straight.sample(3, sampler="euler", n_steps=2).shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda f: f.sample(2, sampler="eular"), r"sampler must be one of \['adams'.*got 'eular'"),
+        (lambda f: f.sample(2, sampler="rk4", time_grid="log"), "time_grid must be one of"),
+        (lambda f: f.sample(2, sampler="rk4", n_steps=0), "n_steps == 0"),
+        (lambda f: f.sample(2, sampler="rk4", diffusion=1.0), "sampler='rk4' solves an ODE"),
+        (lambda f: f.sample(2, sampler="euler_maruyama", diffusion=-1.0), "must not be negative"),
+        (lambda f: f.velocity(X, 1.5), "t == 1.5"),
+        (lambda f: f.score_function(X, 1.0), "no noise at t=1.0"),
+        (lambda f: f.langevin_dynamics(X, step_size=0), "step_size == 0"),
+        (lambda f: f.velocity(X[:, :1], 0.5), "1 features"),
+    ],
+)
+def test_bad_input(call, message):
+    flow = gaussian_flow()
+    with pytest.raises(ValueError, match=message):
+        call(flow)
+
+
+def _tensor(value):
+    import torch
+
+    return torch.as_tensor(value, dtype=torch.float64)
