@@ -111,10 +111,9 @@ class Sampler(ABC):
 
 @dataclass(frozen=True)
 class OdeSampler(Sampler):
-    """Solution of ``dx/dt = v(x, t)``.
+    """Solution of ``dx/dt = v(x, t)``, in the positions themselves.
 
-    Solved for is ``w = x / a(t)`` with the scale a of normal data, as ``dw/dt = (v - c x) / a``
-    vanishes where the flow is that of a Gaussian.
+    So a straight flow, such as one with optimal transport, takes one step of Euler's method.
 
     Parameters
     ----------
@@ -129,28 +128,18 @@ class OdeSampler(Sampler):
         self, flow: PathFlow, x: Tensor, time: Times, generator: torch.Generator
     ) -> Iterator[Tensor]:
         """See `Sampler._walk`."""
-        path = flow.path
 
-        def field(u: float, w: Tensor) -> tuple[Tensor]:
+        def field(u: float, x: Tensor) -> tuple[Tensor]:
             t, rate = time(u)
-            scale = path.gaussian_scale(t)
-            x = scale * w
-            excess = path.velocity(t, flow.parts(t, x)) - path.gaussian_gain(t) * x
-            return (excess * (rate / scale),)
-
-        def scale(k: int) -> Tensor:
-            return path.gaussian_scale(time(k / n)[0])
+            return (rate * flow.path.velocity(t, flow.parts(t, x)),)
 
         n, steps = self.n_steps, SOLVERS[self.solver].steps
-        w = x / scale(0)
         if not self.n_corrections:
-            for k, (end,) in enumerate(steps(field, (w,), 0.0, 1.0, n), start=1):
-                yield scale(k) * end
+            yield from (end for (end,) in steps(field, (x,), 0.0, 1.0, n))
             return
         for k in range(n):  # each step anew, as corrections leave the solution
-            ((w,),) = steps(field, (w,), k / n, (k + 1) / n, 1)
-            x = self._corrected(flow, scale(k + 1) * w, time((k + 1) / n)[0], generator)
-            w = x / scale(k + 1)
+            ((x,),) = steps(field, (x,), k / n, (k + 1) / n, 1)
+            x = self._corrected(flow, x, time((k + 1) / n)[0], generator)
             yield x
 
 
