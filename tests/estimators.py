@@ -50,6 +50,10 @@ ESTIMATORS = {
     ),
     "flow-unstopped": cheap_flow(early_stopping=False),
     "flow-undefended": cheap_flow(preconditioning="standardize", defensive_weight=0),
+    "flow-preserving": cheap_flow(path="variance_preserving", prediction="noise"),
+    "flow-transport": cheap_flow(
+        path="independent", coupling="optimal_transport", loss="interpolant", early_stopping=False
+    ),
     "coupling": cheap_coupling(),
     "coupling-affine": cheap_coupling(transformer="affine", linear="permutation", n_blocks=3),
     "coupling-student": cheap_coupling(base="student", preconditioning="standardize"),
