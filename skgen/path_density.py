@@ -221,6 +221,23 @@ class PathDensity(TrainedFlow):
 
         return self._by_chunks(X, move)
 
+    def log_density_error(self, X: Any) -> np.ndarray:
+        """Standard error of the flow's log-density that comes from an estimated divergence.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training data.
+
+        Returns
+        -------
+        error : ndarray of shape (n_samples,)
+            Nats, from the spread over the probes; 0 if the divergence is exact.
+        """
+        check_is_fitted(self)
+        bijection, flow = self._density.bijection, self._model
+        return self._by_chunks(X, lambda x: flow.log_prob_error(bijection(x)[0]))
+
     def straightness(self, n_samples: int = 1000, random_state: Any = None) -> float:
         """How much the ways of the flow deviate from straight lines at constant speed.
 

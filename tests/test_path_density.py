@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose
 from scipy.integrate import cumulative_trapezoid
 from scipy.stats import ks_2samp, kstest
 from sklearn.base import clone
 
 from skgen import FlowMatchingDensity, GaussianMLE
+from skgen.core.divergence import draw_probes
 from skgen.core.paths import PATHS, GaussianPath
 from skgen.core.solvers import SOLVERS
 from skgen.datasets import TwoMoons
@@ -149,6 +151,32 @@ def test_optimal_transport_straightens():
     assert straight.sample(3, sampler="euler", n_steps=2).shape == (3, 2)
 
 
+@pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
+@pytest.mark.parametrize("sizes", [(16, 16), (16, 16, 16)])
+def test_hutchinson_is_unbiased_with_the_error_it_reports(kind, sizes):
+    rows = TwoMoons().sample(500, random_state=0)
+    rows = np.column_stack(
+        [rows, rows[:, 0] ** 2 + 0.1 * np.random.RandomState(0).normal(size=500)]
+    )
+    settings = {"hidden_layer_sizes": sizes, "max_iter": 60, "preconditioning": "standardize",
+                "early_stopping": False, "defensive_weight": 0, "solver_tol": 0}  # fmt: skip
+    flow = FlowMatchingDensity(**settings, random_state=0).fit(rows)
+    assert not flow.log_density_error(rows).any()
+    expected = flow.score_samples(rows[:30])
+    estimates, errors = [], []
+    for seed in range(20):
+        flow._model.probes = draw_probes(kind, 8, 3, torch.Generator().manual_seed(seed))
+        estimates.append(flow.score_samples(rows[:30]))
+        errors.append(flow.log_density_error(rows[:30]))
+    spread = np.std(estimates, axis=0)
+    off = (np.mean(estimates, axis=0) - expected) / (spread / np.sqrt(20) + 1e-9)
+    assert np.abs(off).mean() < 1.5
+    assert np.mean(errors) == pytest.approx(spread.mean(), rel=0.35)
+    fitted = clone(flow).set_params(divergence=kind, n_probes=8).fit(rows)
+    assert fitted.log_density_error(rows).mean() > 0
+    assert np.array_equal(fitted.score_samples(rows[:5]), fitted.score_samples(rows)[:5])
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -170,6 +198,4 @@ def test_bad_input(call, message):
 
 
 def _tensor(value):
-    import torch
-
     return torch.as_tensor(value, dtype=torch.float64)

@@ -29,3 +29,45 @@ def exact_divergence(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[T
         value, product = torch.func.jvp(function, (x,), (direction,))  # type: ignore[misc]
         divergence = divergence + product[:, i]
     return value.detach(), divergence.detach()
+
+
+def hutchinson_divergence(
+    function: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Value of a row-wise field and estimates of its divergence, one for each probe.
+
+    ``e^T J e`` with the Jacobian J has the divergence as its mean if the entries of the probe e are
+    independent, of mean 0 and variance 1. The probes are the same for all rows, so that a row's
+    estimate does not depend on its neighbours.
+
+    Parameters
+    ----------
+    function : callable
+        Maps rows (n, d) to rows (n, d), each row alone.
+    x : tensor of shape (n, d)
+    probes : tensor of shape (M, d)
+
+    Returns
+    -------
+    value : tensor of shape (n, d)
+    divergences : tensor of shape (n, M)
+
+    References
+    ----------
+    Hutchinson, "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing
+    splines", 1989. Grathwohl et al., "FFJORD", 2019.
+    """
+    divergences = []
+    for probe in probes.to(x):
+        direction = probe.expand_as(x)
+        value, product = torch.func.jvp(function, (x,), (direction,))  # type: ignore[misc]
+        divergences.append((product * direction).sum(1))
+    return value.detach(), torch.stack(divergences, dim=1).detach()
+
+
+def draw_probes(kind: str, n_probes: int, n_features: int, generator: torch.Generator) -> Tensor:
+    """Probes (n_probes, n_features), "rademacher" (signs) or "gaussian", float64 on the CPU."""
+    if kind == "gaussian":
+        return torch.randn(n_probes, n_features, dtype=torch.float64, generator=generator)
+    signs = torch.randint(2, (n_probes, n_features), generator=generator)
+    return 2.0 * signs.double() - 1.0

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from .divergence import hutchinson_divergence
 from .gaussian import StandardNormal, standard_normal
 from .interfaces import Density, Transport
 from .networks import DeepVelocityNetwork, VelocityNetwork
@@ -89,6 +90,8 @@ class Flow(Transport):
         with twice the steps; 0 switches that off.
     objective : Objective, optional
         What training minimises.
+    probes : tensor of shape (M, d), optional
+        The divergence is estimated with them (Hutchinson); None computes it exactly.
 
     References
     ----------
@@ -102,6 +105,7 @@ class Flow(Transport):
     differentiable = False
     max_doublings = 5
     base: Density
+    probes: Tensor | None
     sampler: Sampler | None = None  # in place of the accurate solution
 
     def __init__(
@@ -113,8 +117,10 @@ class Flow(Transport):
         n_steps: int,
         tolerance: float,
         objective: Objective | None = None,
+        probes: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.register_buffer("probes", probes)
         self.network, self.path, self.straight = network, path, LinearPath()
         self.solver, self.n_steps, self.tolerance = solver, n_steps, tolerance
         self.objective = objective = Objective() if objective is None else objective
@@ -257,7 +263,17 @@ class Flow(Transport):
     def _solve_density(self, x: Tensor, n_steps: int) -> Tensor:
         scale = self._end_scale(x)
         noise, integral = _last(self._solve(x / scale, n_steps, to_data=False, divergence=True))
+        if self.probes is not None:
+            integral = integral.mean(1)
         return self.base.log_prob(noise) + integral - x.shape[1] * scale.log()
+
+    def log_prob_error(self, x: Tensor) -> Tensor:
+        """Standard error of log-densities (n,) that comes from the probes."""
+        if self.probes is None:
+            return x.new_zeros(len(x))
+        x = x / self._end_scale(x)
+        _, integral = _last(self._solve(x, self.n_steps, to_data=False, divergence=True))
+        return integral.std(1) / len(self.probes) ** 0.5
 
     @torch.no_grad()
     def _solve_position(self, x: Tensor, n_steps: int, to_data: bool) -> Tensor:
@@ -281,17 +297,24 @@ class Flow(Transport):
         Gaussian, which is known exactly. The steps are equal in s with ``r = 1 - (1-s)^2``, hence
         shorter near the data.
         """
-        excess = self.network.field(x.dtype, divergence)
+        probes = self.probes if divergence else None
+        excess = self.network.field(x.dtype, divergence and probes is None)
         ends = self.path.straight_time(torch.tensor([0.0, 1.0], dtype=torch.float64))
         start, end = (1 - (1 - ends).sqrt()).tolist()
 
         def field(s: float, y: Tensor) -> tuple[Tensor, ...]:
             r, rate = s * (2 - s), 2 * (1 - s)
             size = self.straight.gaussian_scale(y.new_tensor(r))
-            velocity, *traces = excess(r, size * y)
+            if probes is None:
+                velocity, *traces = excess(r, size * y)
+            else:
+                velocity, *traces = hutchinson_divergence(
+                    lambda x: excess(r, x)[0], size * y, probes
+                )
             return (velocity * (rate / size), *(rate * trace for trace in traces))
 
-        state = (x, x.new_zeros(len(x))) if divergence else (x,)
+        shape = (len(x),) if probes is None else (len(x), len(probes))
+        state = (x, x.new_zeros(shape)) if divergence else (x,)
         start, end = (start, end) if to_data else (end, start)
         yield from SOLVERS[self.solver].steps(field, state, start, end, n_steps)
 

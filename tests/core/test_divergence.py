@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from skgen.core.divergence import exact_divergence
+from skgen.core.divergence import draw_probes, exact_divergence, hutchinson_divergence
 
 
 @pytest.mark.parametrize("d", [1, 2, 5])
@@ -23,3 +23,26 @@ def test_linear_field():
     matrix = torch.tensor([[1.0, 5.0], [7.0, -3.0]])
     _, divergence = exact_divergence(lambda x: x @ matrix, torch.randn(4, 2))
     assert_close(divergence, torch.full((4,), -2.0))
+
+
+@pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
+def test_hutchinson_is_unbiased(kind):
+    generator = torch.Generator().manual_seed(0)
+    matrix, x = (torch.randn(n, 4, dtype=torch.float64, generator=generator) for n in (4, 6))
+
+    def field(x):
+        return torch.sin(x @ matrix) * x
+
+    probes = draw_probes(kind, 4000, 4, generator)
+    assert probes.mean().abs() < 0.05 and (probes.var() - 1).abs() < 0.05
+    value, divergences = hutchinson_divergence(field, x, probes)
+    assert_close(value, field(x))
+    error = (divergences.mean(1) - exact_divergence(field, x)[1]) / (divergences.std(1) / 4000**0.5)
+    assert error.abs().max() < 4
+
+
+def test_signs_are_exact_where_the_jacobian_is_diagonal():
+    x = torch.randn(5, 3, dtype=torch.float64)
+    probes = draw_probes("rademacher", 2, 3, torch.Generator().manual_seed(0))
+    _, divergences = hutchinson_divergence(lambda x: x**2, x, probes)
+    assert_close(divergences, (2 * x).sum(1, keepdim=True).expand(5, 2))
