@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -258,6 +260,19 @@ def as_frequencies(X: np.ndarray, sample_weight: Any) -> np.ndarray:
     ends = np.cumsum(weight)
     copies = np.searchsorted(ends, np.arange(round(ends[-1])) + 0.5)
     return order[np.minimum(copies, len(order) - 1)]
+
+
+def draw_rows(density: Any, n_samples: int, seed: int) -> np.ndarray:
+    """Sample a density, whichever of the conventions of `sample` it follows."""
+    if isinstance(density, FrozenEstimator):
+        density = density.estimator
+    if not hasattr(density, "sample"):
+        raise AttributeError(f"{density!r} has no method sample.")
+    if "random_state" in inspect.signature(density.sample).parameters:
+        rows = density.sample(n_samples, random_state=seed)
+    else:
+        rows = copy.copy(density).set_params(random_state=seed).sample(n_samples)
+    return np.asarray(rows[0] if isinstance(rows, tuple) else rows)
 
 
 def wrap_samples(estimator: BaseEstimator, X: np.ndarray) -> Any:

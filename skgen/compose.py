@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 from numbers import Integral, Real
 from typing import Any
 
@@ -25,6 +23,7 @@ from .base import (
     as_frequencies,
     check_n_samples,
     check_weights,
+    draw_rows,
     refuse_constant_columns,
     to_array,
     unchanged_on_error,
@@ -270,7 +269,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         rng = check_random_state(self.random_state if random_state is None else random_state)
         counts = rng.multinomial(n_samples, self.weights_)
         parts = [
-            _draw(member, int(count), int(rng.randint(2**31 - 1)))
+            draw_rows(member, int(count), int(rng.randint(2**31 - 1)))
             for member, count in zip(self.estimators_, counts, strict=True)
             if count
         ]
@@ -324,7 +323,7 @@ class _Standardized(DensityMixin, BaseEstimator):
 
     def sample(self, n_samples=1, random_state=None):
         seed = int(check_random_state(random_state).randint(2**31 - 1))
-        return self.scaler_.inverse_transform(_draw(self.estimator_, n_samples, seed))
+        return self.scaler_.inverse_transform(draw_rows(self.estimator_, n_samples, seed))
 
 
 def default_members(n_samples: int) -> list[tuple[str, BaseEstimator]]:
@@ -363,14 +362,3 @@ def _log_densities(members: list, X: np.ndarray) -> np.ndarray:
     """Log-density of rows under each member (n, K); not a number counts as -infinity."""
     columns = np.column_stack([member.score_samples(X) for member in members])
     return np.nan_to_num(columns.astype(np.float64), nan=-np.inf, posinf=-np.inf, neginf=-np.inf)
-
-
-def _draw(member: Any, n_samples: int, seed: int) -> np.ndarray:
-    """Sample a member, whichever of the conventions of `sample` it follows."""
-    if not hasattr(member, "sample"):
-        raise AttributeError(f"Member {member!r} has no method sample.")
-    if "random_state" in inspect.signature(member.sample).parameters:
-        rows = member.sample(n_samples, random_state=seed)
-    else:
-        rows = copy.copy(member).set_params(random_state=seed).sample(n_samples)
-    return np.asarray(rows[0] if isinstance(rows, tuple) else rows)

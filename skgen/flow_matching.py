@@ -6,7 +6,7 @@ import copy
 from numbers import Integral, Real
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import Tensor
 from torch.func import jvp
 
@@ -59,6 +59,11 @@ class FlowMatchingDensity(PathDensity):
         Which noise goes with which row of a batch: any, or by the permutation that minimises the
         squared distances in blocks of 128 rows. That makes the ways straighter, so that fewer
         steps suffice, but leaves no score function.
+    base : "normal" or density estimator, default="normal"
+        Density of the noise: standard normal behind the preconditioning, or that of a copy of the
+        estimator fitted to X, in the units of X; with `sklearn.frozen.FrozenEstimator` around it, a
+        density fitted before to other rows, which the flow then carries to X. Not with paths that
+        start with a trace of the data or with more than the noise; there is no score function.
     preconditioning : {"auto", "standardize", "gaussianize"}, default="auto"
         What is done to X before the flow: whitening, or a monotone curve for each column that makes
         it normal, and then whitening. "auto" starts both and keeps the better on held-out rows.
@@ -165,6 +170,7 @@ class FlowMatchingDensity(PathDensity):
         "prediction": [StrOptions(set(TARGETS))],
         "loss": [StrOptions({"regression", "interpolant"})],
         "coupling": [StrOptions(set(PAIRINGS))],
+        "base": [StrOptions({"normal"}), HasMethods(["fit", "sample", "score_samples"])],
         "divergence": [StrOptions({"exact", "rademacher", "gaussian"})],
         "n_probes": [Interval(Integral, 2, None, closed="left")],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
@@ -183,6 +189,7 @@ class FlowMatchingDensity(PathDensity):
         prediction="velocity",
         loss="regression",
         coupling="independent",
+        base="normal",
         preconditioning="auto",
         reg_covar=1e-6,
         defensive_weight=1e-3,
@@ -210,6 +217,7 @@ class FlowMatchingDensity(PathDensity):
         self.prediction = prediction
         self.loss = loss
         self.coupling = coupling
+        self.base = base
         self.preconditioning = preconditioning
         self.reg_covar = reg_covar
         self.defensive_weight = defensive_weight

@@ -8,13 +8,16 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.func import jvp, vjp
 
-from .base import check_n_samples
+from .base import check_n_samples, draw_rows
 from .core.flow import Flow
+from .core.interfaces import Bijection, Density
+from .core.models import Preconditioned
 from .core.samplers import (
     LAST_TIME,
     TIME_GRIDS,
@@ -29,8 +32,46 @@ from .trained import TrainedFlow
 STOCHASTIC = ("euler_maruyama", "stochastic_heun")
 
 
+class FittedBase(Density):
+    """A fitted estimator, in units of X, as the density of noise behind a preconditioner."""
+
+    differentiable = False
+    bijection: Bijection
+
+    def __init__(self, estimator: Any, bijection: Bijection) -> None:
+        super().__init__()
+        self.estimator, self.bijection = estimator, bijection
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats of preconditioned rows (n, d)."""
+        rows = self.bijection.inverse(x)
+        log_density = self.estimator.score_samples(rows.double().cpu().numpy())
+        return torch.as_tensor(log_density).to(x) - self.bijection(rows)[1]
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw preconditioned rows (n, d), float64."""
+        seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
+        rows = np.array(draw_rows(self.estimator, n, seed), dtype=np.float64)
+        return self.bijection(torch.from_numpy(rows).to(generator.device))[0]
+
+
 class PathDensity(TrainedFlow):
     """Base of the densities whose model is a `Flow`: samplers, velocity and score function."""
+
+    base: Any = "normal"
+
+    def _candidate(self, kind: str, x: Tensor, seed: int) -> Preconditioned:
+        density = super()._candidate(kind, x, seed)
+        if not isinstance(self.base, str):
+            flow = cast(Flow, density.model)
+            ends = flow.path.coefficients(torch.tensor(0.0, dtype=torch.float64))
+            if [float(end) for end in ends] != [0.0, 1.0]:
+                raise ValueError(
+                    f"path={self.path!r} does not start as the noise alone, as a base needs."
+                )
+            estimator = clone(self.base).fit(x.cpu().numpy(), None)
+            flow.base = FittedBase(estimator, density.bijection)
+        return density
 
     @property
     def _model(self) -> Flow:
@@ -108,11 +149,11 @@ class PathDensity(TrainedFlow):
         return StochasticSampler(n_steps, time_grid, n_corrections, heun, diffusion)
 
     def _check_score(self, what: str) -> None:
-        if self._model.objective.pairing is not None:
+        if not self._model.has_score:
             raise ValueError(
-                f"{what} the score function, which follows from the velocity only if noise and "
-                f"data were drawn independently; this flow was fitted with "
-                f"coupling={self.coupling!r}."
+                f"{what} the score function, which follows from the velocity only if the noise is "
+                f"normal and drawn independently of the data; this flow was fitted with "
+                f"coupling={self.coupling!r} and base={self.base!r}."
             )
 
     def velocity(self, X: Any, t: float) -> np.ndarray:

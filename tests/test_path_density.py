@@ -1,5 +1,7 @@
 """Paths, training targets, samplers, velocity and score function of the flows."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,9 @@ from numpy.testing import assert_allclose
 from scipy.integrate import cumulative_trapezoid
 from scipy.stats import ks_2samp, kstest
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KernelDensity
 
 from skgen import FlowMatchingDensity, GaussianMLE
 from skgen.core.divergence import draw_probes
@@ -149,6 +154,42 @@ def test_optimal_transport_straightens():
     with pytest.raises(ValueError, match="drawn independently"):
         straight.sample(3, sampler="euler_maruyama")
     assert straight.sample(3, sampler="euler", n_steps=2).shape == (3, 2)
+
+
+@pytest.mark.parametrize("preconditioning", ["standardize", "gaussianize"])
+@pytest.mark.parametrize("base", [GaussianMixture(2), KernelDensity(bandwidth=0.5)])
+def test_any_density_is_a_base(base, preconditioning):
+    rows = np.random.RandomState(0).normal(size=(400, 1)) + 3 * np.resize([-1.0, 1.0], (400, 1))
+    other = FrozenEstimator(clone(base).fit(rows / 2 + 1))
+    flow = cheap_flow(
+        base=other, preconditioning=preconditioning, max_iter=200, defensive_weight=0, solver_tol=0,
+        n_steps=64, hidden_layer_sizes=(32, 32),
+    ).fit(rows)  # fmt: skip
+    grid = np.linspace(-30, 30, 20_001)
+    density = np.exp(flow.score_samples(grid[:, None]))
+    assert np.trapezoid(density, grid) == pytest.approx(1, abs=0.01)
+    drawn = flow.sample(1500, random_state=0)[:, 0]
+    mass = cumulative_trapezoid(density, grid, initial=0)
+    assert kstest(drawn, lambda x: np.interp(x, grid, mass)).pvalue > 1e-3
+    start = flow.sample_trajectory(1500, random_state=0)[0][:, 0]
+    assert ks_2samp(start, np.ravel(rows / 2 + 1)).pvalue > 1e-4 or base.__class__ is KernelDensity
+    assert flow.score(rows) > other.score_samples(rows).mean() + 0.5
+    with pytest.raises(ValueError, match="score function"):
+        flow.score_function(rows, 0.5)
+    again = pickle.loads(pickle.dumps(flow))
+    assert_allclose(again.score_samples(rows), flow.score_samples(rows))
+    assert np.array_equal(clone(flow).fit(rows).score_samples(rows), flow.score_samples(rows))
+
+
+def test_a_base_needs_a_path_that_starts_as_noise():
+    with pytest.raises(ValueError, match="start as the noise alone"):
+        cheap_flow(base=GaussianMLE(), path="variance_exploding").fit(X)
+
+
+def test_the_untrained_flow_of_a_fitted_base():
+    """With no velocity beyond that of a Gaussian, the data have the density of the base."""
+    flow = gaussian_flow(base=GaussianMLE())
+    assert_allclose(flow.score_samples(X), GaussianMLE().fit(X).score_samples(X), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["rademacher", "gaussian"])

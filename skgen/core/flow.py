@@ -64,6 +64,27 @@ class Objective:
         return 0.5 * squares.sum(1).mean()
 
 
+class Noise:
+    """Noise for training; that of a base other than normal is drawn from rows drawn once."""
+
+    n_rows = 2**15
+
+    def __init__(self) -> None:
+        self.rows: Tensor | None = None
+
+    def draw(self, base: Density, like: Tensor, generator: torch.Generator) -> Tensor:
+        """As many rows as ``like``."""
+        if isinstance(base, StandardNormal):
+            return standard_normal(len(like), like, generator)
+        if self.rows is None:
+            self.rows = base.sample(self.n_rows, generator).to(like)
+        choice = torch.randint(self.n_rows, (len(like),), generator=generator, device=like.device)
+        return self.rows[choice]
+
+    def __getstate__(self) -> dict:
+        return {"rows": None}
+
+
 class Flow(Transport):
     """Probability flow of a Gaussian path with a learnt velocity.
 
@@ -128,7 +149,7 @@ class Flow(Transport):
         self.group_size = 512 if n_features <= 3 else 64
         self.base = StandardNormal(n_features)
         self._times = TrainingTimes(path, objective.target, network.time_features, self.time_power)
-        self._space = Workspace()
+        self._space, self._noise = Workspace(), Noise()
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Flow-matching loss ``mean (v(x_t, t) - E[dx_t/dt | x_t])^2`` over rows and features.
@@ -144,15 +165,20 @@ class Flow(Transport):
         """
         n_groups = max(1, len(x) // self.group_size)
         x = x[: len(x) - len(x) % n_groups]  # the few rows left over sit this step out
-        noise = standard_normal(len(x), x, generator)
+        noise = self._noise.draw(self.base, x, generator)
         if self.objective.pairing is not None:
             noise = noise[self.objective.pairing(noise, x)]
         times = self._times.next_batch(x, generator)
         x_t = torch.addcmul(times.alpha * x, times.sigma, noise)
         target = torch.addcmul(times.data_rate * x, times.noise_rate, noise)
-        if self.objective.pairing is None:
+        if self.has_score:
             target.addcmul_(times.origin_rate, self._expected_origin(x, x_t, times, n_groups) - x)
         return self.objective(self.network(x_t, times.features, times.zoom), target, x_t, times)
+
+    @property
+    def has_score(self) -> bool:
+        """Whether the noise is normal and independent of the data, as score functions need."""
+        return self.objective.pairing is None and isinstance(self.base, StandardNormal)
 
     def _expected_origin(self, x: Tensor, x_t: Tensor, times: TimeColumns, n_groups: int) -> Tensor:
         """Mean of the rows of a group, weighted by how likely each ``x_t`` came from them."""
