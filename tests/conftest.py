@@ -1,9 +1,12 @@
 """Fixtures that run a test over every estimator, and settings for all tests."""
 
 import pytest
+import torch
 from sklearn.base import clone
 
 from .estimators import ESTIMATORS, TRAINED, fit_once
+
+torch.set_num_threads(1)  # the networks are tiny: a second thread would only wait for the first
 
 # Cheap fits stop long before they converge, and their densities are solved roughly.
 EXPECTED = ["sklearn.exceptions.ConvergenceWarning", "skgen.core.flow.SolverAccuracyWarning"]
