@@ -14,7 +14,8 @@ import torch
 from sklearn.datasets import make_moons
 
 from skgen import RealNVPDensity
-from skgen.core.bijections import Chain, Coupling, LULinear
+from skgen.core.bijections import Chain, LULinear
+from skgen.core.coupling import Coupling
 from skgen.core.transformers import Affine
 
 # %%

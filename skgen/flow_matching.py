@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.func import jvp
 
 from .core.divergence import draw_probes
-from .core.flow import Flow, Objective
+from .core.flow import Flow
 from .core.networks import velocity_network
+from .core.objectives import Objective
 from .core.pairing import PAIRINGS
 from .core.paths import PATHS, GaussianPath, LinearPath
 from .core.solvers import SOLVERS

@@ -10,13 +10,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from .base import BaseDensity
-from .core.bijections import (
-    Chain,
-    Coupling,
-    LULinear,
-    Permutation,
-)
-from .core.coupling import CouplingFlow, StudentT
+from .core.bijections import Chain, LULinear, Permutation
+from .core.coupling import Coupling
+from .core.coupling_flow import CouplingFlow, StudentT
 from .core.gaussian import StandardNormal
 from .core.interfaces import Bijection, Density
 from .core.transformers import Affine, RationalQuadratic

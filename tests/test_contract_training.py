@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
-from skgen.core.coupling import CouplingFlow
+from skgen.core.coupling_flow import CouplingFlow
 from skgen.core.flow import Flow
 from skgen.core.training import TrainingWarning
 

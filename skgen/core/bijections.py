@@ -1,22 +1,16 @@
-"""Bijections with learnt parameters: couplings, linear maps, permutations, composition."""
+"""Bijections: linear maps with learnt parameters, permutations, composition."""
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
 
-from .activations import ACTIVATIONS
 from .interfaces import Bijection
-from .transformers import Transformer, bounded, bounded_slope
-from .two_layers import Workspace
 
 
 class Chain(Bijection):
@@ -181,151 +175,3 @@ class LULinear(Layer):
         diagonal = torch.addcmul(grad_log_det.sum(), grad_upper.diagonal(), upper.diagonal())
         packed.diagonal().copy_(diagonal)
         return grad @ matrix, [packed, grad.sum(0)]
-
-
-class Coupling(Layer):
-    """Some columns kept, the others mapped by a transformer whose parameters depend on those kept.
-
-    The conditioner is a network whose last layer starts at zero, so the coupling starts as the
-    identity. It sees the kept columns bounded smoothly by 8: outliers do no harm, and the rounding
-    errors of large values do not reach the others.
-
-    Parameters
-    ----------
-    n_features : int
-    transformer : Transformer
-    hidden_layer_sizes : sequence of int
-    activation : str
-        Key of `ACTIVATIONS`.
-    keep_first : bool
-        Whether the first half of the columns is kept, or the second. A single column is always
-        mapped.
-    dropout : float
-        Share of the hidden units set to zero while training.
-    generator : torch.Generator
-        Source of the initial weights, on the CPU.
-    """
-
-    input_limit = 8.0
-
-    def __init__(
-        self,
-        n_features: int,
-        transformer: Transformer,
-        hidden_layer_sizes: Sequence[int],
-        activation: str,
-        keep_first: bool,
-        dropout: float,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        self.transformer, self.activation = transformer, activation
-        n_first = n_features // 2
-        self.keep_first = keep_first or n_features == 1
-        self.sizes = (n_first, n_features - n_first)
-        n_kept, n_mapped = self.sizes if self.keep_first else self.sizes[::-1]
-        widths = [n_kept, *hidden_layer_sizes]
-        self.dropout, self.space = dropout, Workspace()
-        # The last row of each matrix of weights is the bias.
-        for k, (n_in, n_out) in enumerate(pairwise(widths)):
-            uniform = 2 * torch.rand(n_in + 1, n_out, generator=generator) - 1
-            self.register_parameter(f"weight_{k}", nn.Parameter(uniform / (n_in + 1) ** 0.5))
-        last = torch.zeros(widths[-1] + 1, n_mapped * transformer.n_parameters)
-        self.register_parameter(f"weight_{len(hidden_layer_sizes)}", nn.Parameter(last))
-
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = x.split(self.sizes, dim=-1)
-        return (first, second) if self.keep_first else (second, first)
-
-    def _join(self, kept: Tensor, mapped: Tensor) -> Tensor:
-        return torch.cat((kept, mapped) if self.keep_first else (mapped, kept), dim=-1)
-
-    def _condition(self, kept: Tensor) -> Tensor:
-        """Parameters of the transformer for the mapped columns."""
-        *weights, last = (weight.to(kept.dtype) for weight in self.parameters(recurse=False))
-        hidden, _ = bounded(kept, self.input_limit, 1)
-        for weight in weights:
-            hidden = ACTIVATIONS[self.activation].function(affine(hidden, weight))
-        return self._shaped(affine(hidden, last))
-
-    def _shaped(self, parameters: Tensor) -> Tensor:
-        return parameters.unflatten(-1, (-1, self.transformer.n_parameters))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mapped rows and their log-determinants."""
-        kept, mapped = self._split(x)
-        mapped, log_slope, _ = self.transformer.forward(mapped, self._condition(kept))
-        return self._join(kept, mapped), log_slope.sum(-1)
-
-    def inverse(self, z: Tensor) -> Tensor:
-        """Rows from their images, as dear as the image."""
-        kept, mapped = self._split(z)
-        return self._join(kept, self.transformer.inverse(mapped, self._condition(kept)))
-
-    def training_forward(
-        self, x: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, tuple]:
-        """See `Layer.training_forward`."""
-        function, space = ACTIVATIONS[self.activation].function, self.space
-        kept, mapped = self._split(x)
-        kept_bounded, ratio = bounded(kept, self.input_limit, 1)
-        inputs, befores, drops = [kept_bounded], [], []
-        weights = list(self.parameters(recurse=False))
-        for k, weight in enumerate(weights):
-            before = space(f"before {k}", kept, weight.shape[1])
-            torch.addmm(weight[-1], inputs[k], weight[:-1], out=before)
-            befores.append(before)
-            if k < len(weights) - 1:
-                after = function(before, out=space(f"after {k}", kept, weight.shape[1]))
-                if self.dropout:
-                    drops.append(self._drawn(after, generator))
-                    self._drop(after, drops[k])
-                inputs.append(after)
-        y, log_slope, transformed = self.transformer.forward(mapped, self._shaped(befores[-1]))
-        passed = space.take_turn(), inputs, befores, drops, ratio, transformed
-        return self._join(kept, y), log_slope.sum(-1), passed
-
-    def training_backward(
-        self, kept: tuple, grad: Tensor, grad_log_det: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """See `Layer.training_backward`."""
-        turn, inputs, befores, drops, ratio, transformed = kept
-        self.space.check(turn)
-        gradient = ACTIVATIONS[self.activation].gradient
-        to_kept, grad_y = self._split(grad)
-        grad_log_slope = grad_log_det[:, None].expand_as(grad_y)
-        to_mapped, parameters = self.transformer.gradient(transformed, grad_y, grad_log_slope)
-        grad = parameters.flatten(-2)
-        grads: list[Tensor] = []
-        weights = list(self.parameters(recurse=False))
-        for k, weight in reversed(list(enumerate(weights))):
-            to_weight = torch.empty_like(weight)
-            torch.mm(inputs[k].T, grad, out=to_weight[:-1])
-            torch.sum(grad, 0, out=to_weight[-1])
-            grads.insert(0, to_weight)
-            if k:
-                to_input = torch.mm(grad, weight[:-1].T, out=inputs[k])
-                if self.dropout:
-                    self._drop(to_input, drops[k - 1])
-                grad = gradient(to_input, befores[k - 1], out=befores[k - 1])
-        to_input = grad @ weights[0][:-1].T
-        to_kept = torch.addcmul(to_kept, to_input, bounded_slope(ratio, 1))
-        return self._join(to_kept, to_mapped), grads
-
-    def _drawn(self, hidden: Tensor, generator: torch.Generator) -> Tensor:
-        """Positions to set to zero, so many draws that each unit is among them by ``dropout``.
-
-        Ten times as fast as a number for each unit.
-        """
-        size = hidden.numel()
-        count = round(math.log(1 - self.dropout) / math.log1p(-1 / max(size, 2)))
-        return torch.randint(size, (count,), generator=generator, device=hidden.device)
-
-    def _drop(self, hidden: Tensor, positions: Tensor) -> None:
-        hidden.view(-1).index_fill_(0, positions, 0.0)
-        hidden.div_(1 - self.dropout)
-
-
-def affine(x: Tensor, weight: Tensor) -> Tensor:
-    """Image of x under a matrix whose last row is the bias."""
-    return linear(x, weight[:-1].T, weight[-1])

@@ -1,94 +1,164 @@
-"""Normalizing flow of couplings, and a base density with heavy tails."""
+"""Coupling layer: some columns kept, the others mapped by functions of those."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
-from .bijections import Chain
-from .gaussian import standard_normal
-from .interfaces import Density, Transport
-
-
-class CouplingFlow(Transport):
-    """A base density carried through a chain of bijections.
-
-    ``log p(x) = log p_base(z) + log |det dz/dx|`` with ``z = chain(x)``: one pass, and one back to
-    sample.
-
-    Parameters
-    ----------
-    chain : Chain
-        From data to noise.
-    base : Density
-        Of the noise, differentiable.
-    input_noise : float
-        Standard deviation of the noise added to the rows in training.
-
-    References
-    ----------
-    Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017. Durkan et al.,
-    "Neural spline flows", 2019.
-    """
-
-    base: Density
-    chain: Chain
-
-    def __init__(self, chain: Chain, base: Density, input_noise: float) -> None:
-        super().__init__()
-        self.chain, self.base, self.input_noise = chain, base, input_noise
-
-    def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Negative mean log-density, with dropout and input noise."""
-        if self.input_noise:
-            x = x + self.input_noise * standard_normal(len(x), x, generator)
-        z, log_det = self.chain.training_forward(x, generator)
-        return -(self.base.log_prob(z) + log_det).mean()
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats of rows (n, d)."""
-        z, log_det = self.chain(x)
-        return self.base.log_prob(z) + log_det
-
-    def log_prob_fast(self, x: Tensor) -> Tensor:
-        """Log-density to watch the training by."""
-        with torch.no_grad():
-            return self.log_prob(x)
-
-    def transport(self, x: Tensor, to_data: bool) -> Tensor:
-        """Carry rows from noise to data or back."""
-        return self.chain.inverse(x) if to_data else self.chain(x)[0]
-
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw rows (n, d), float64."""
-        return self.chain.inverse(self.base.sample(n, generator))
+from .activations import ACTIVATIONS
+from .bijections import Layer
+from .transformers import Transformer, bounded, bounded_slope
+from .two_layers import Workspace
 
 
-class StudentT(Density):
-    """Independent Student-t columns, the degrees of freedom learnt.
+class Coupling(Layer):
+    """Some columns kept, the others mapped by a transformer whose parameters depend on those kept.
+
+    The conditioner is a network whose last layer starts at zero, so the coupling starts as the
+    identity. It sees the kept columns bounded smoothly by 8: outliers do no harm, and the rounding
+    errors of large values do not reach the others.
 
     Parameters
     ----------
     n_features : int
+    transformer : Transformer
+    hidden_layer_sizes : sequence of int
+    activation : str
+        Key of `ACTIVATIONS`.
+    keep_first : bool
+        Whether the first half of the columns is kept, or the second. A single column is always
+        mapped.
+    dropout : float
+        Share of the hidden units set to zero while training.
+    generator : torch.Generator
+        Source of the initial weights, on the CPU.
     """
 
-    origin: Tensor
+    input_limit = 8.0
 
-    def __init__(self, n_features: int) -> None:
+    def __init__(
+        self,
+        n_features: int,
+        transformer: Transformer,
+        hidden_layer_sizes: Sequence[int],
+        activation: str,
+        keep_first: bool,
+        dropout: float,
+        generator: torch.Generator,
+    ) -> None:
         super().__init__()
-        self.register_buffer("origin", torch.zeros(n_features, dtype=torch.float64))
-        self.log_freedom = nn.Parameter(torch.full((n_features,), math.log(10.0)))
+        self.transformer, self.activation = transformer, activation
+        n_first = n_features // 2
+        self.keep_first = keep_first or n_features == 1
+        self.sizes = (n_first, n_features - n_first)
+        n_kept, n_mapped = self.sizes if self.keep_first else self.sizes[::-1]
+        widths = [n_kept, *hidden_layer_sizes]
+        self.dropout, self.space = dropout, Workspace()
+        # The last row of each matrix of weights is the bias.
+        for k, (n_in, n_out) in enumerate(pairwise(widths)):
+            uniform = 2 * torch.rand(n_in + 1, n_out, generator=generator) - 1
+            self.register_parameter(f"weight_{k}", nn.Parameter(uniform / (n_in + 1) ** 0.5))
+        last = torch.zeros(widths[-1] + 1, n_mapped * transformer.n_parameters)
+        self.register_parameter(f"weight_{len(hidden_layer_sizes)}", nn.Parameter(last))
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats of rows (n, d)."""
-        nu = self.log_freedom.to(x.dtype).exp()
-        constant = torch.lgamma((nu + 1) / 2) - torch.lgamma(nu / 2) - 0.5 * (math.pi * nu).log()
-        return (constant - 0.5 * (nu + 1) * (x.square() / nu).log1p()).sum(-1)
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = x.split(self.sizes, dim=-1)
+        return (first, second) if self.keep_first else (second, first)
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw rows (n, d), float64."""
-        nu = self.log_freedom.detach().to(self.origin).exp().expand(n, -1)
-        chi_square = 2 * torch._standard_gamma(nu / 2, generator=generator)
-        return standard_normal(n, self.origin, generator) * (nu / chi_square).sqrt()
+    def _join(self, kept: Tensor, mapped: Tensor) -> Tensor:
+        return torch.cat((kept, mapped) if self.keep_first else (mapped, kept), dim=-1)
+
+    def _condition(self, kept: Tensor) -> Tensor:
+        """Parameters of the transformer for the mapped columns."""
+        *weights, last = (weight.to(kept.dtype) for weight in self.parameters(recurse=False))
+        hidden, _ = bounded(kept, self.input_limit, 1)
+        for weight in weights:
+            hidden = ACTIVATIONS[self.activation].function(affine(hidden, weight))
+        return self._shaped(affine(hidden, last))
+
+    def _shaped(self, parameters: Tensor) -> Tensor:
+        return parameters.unflatten(-1, (-1, self.transformer.n_parameters))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mapped rows and their log-determinants."""
+        kept, mapped = self._split(x)
+        mapped, log_slope, _ = self.transformer.forward(mapped, self._condition(kept))
+        return self._join(kept, mapped), log_slope.sum(-1)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Rows from their images, as dear as the image."""
+        kept, mapped = self._split(z)
+        return self._join(kept, self.transformer.inverse(mapped, self._condition(kept)))
+
+    def training_forward(
+        self, x: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, tuple]:
+        """See `Layer.training_forward`."""
+        function, space = ACTIVATIONS[self.activation].function, self.space
+        kept, mapped = self._split(x)
+        kept_bounded, ratio = bounded(kept, self.input_limit, 1)
+        inputs, befores, drops = [kept_bounded], [], []
+        weights = list(self.parameters(recurse=False))
+        for k, weight in enumerate(weights):
+            before = space(f"before {k}", kept, weight.shape[1])
+            torch.addmm(weight[-1], inputs[k], weight[:-1], out=before)
+            befores.append(before)
+            if k < len(weights) - 1:
+                after = function(before, out=space(f"after {k}", kept, weight.shape[1]))
+                if self.dropout:
+                    drops.append(self._drawn(after, generator))
+                    self._drop(after, drops[k])
+                inputs.append(after)
+        y, log_slope, transformed = self.transformer.forward(mapped, self._shaped(befores[-1]))
+        passed = space.take_turn(), inputs, befores, drops, ratio, transformed
+        return self._join(kept, y), log_slope.sum(-1), passed
+
+    def training_backward(
+        self, kept: tuple, grad: Tensor, grad_log_det: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """See `Layer.training_backward`."""
+        turn, inputs, befores, drops, ratio, transformed = kept
+        self.space.check(turn)
+        gradient = ACTIVATIONS[self.activation].gradient
+        to_kept, grad_y = self._split(grad)
+        grad_log_slope = grad_log_det[:, None].expand_as(grad_y)
+        to_mapped, parameters = self.transformer.gradient(transformed, grad_y, grad_log_slope)
+        grad = parameters.flatten(-2)
+        grads: list[Tensor] = []
+        weights = list(self.parameters(recurse=False))
+        for k, weight in reversed(list(enumerate(weights))):
+            to_weight = torch.empty_like(weight)
+            torch.mm(inputs[k].T, grad, out=to_weight[:-1])
+            torch.sum(grad, 0, out=to_weight[-1])
+            grads.insert(0, to_weight)
+            if k:
+                to_input = torch.mm(grad, weight[:-1].T, out=inputs[k])
+                if self.dropout:
+                    self._drop(to_input, drops[k - 1])
+                grad = gradient(to_input, befores[k - 1], out=befores[k - 1])
+        to_input = grad @ weights[0][:-1].T
+        to_kept = torch.addcmul(to_kept, to_input, bounded_slope(ratio, 1))
+        return self._join(to_kept, to_mapped), grads
+
+    def _drawn(self, hidden: Tensor, generator: torch.Generator) -> Tensor:
+        """Positions to set to zero, so many draws that each unit is among them by ``dropout``.
+
+        Ten times as fast as a number for each unit.
+        """
+        size = hidden.numel()
+        count = round(math.log(1 - self.dropout) / math.log1p(-1 / max(size, 2)))
+        return torch.randint(size, (count,), generator=generator, device=hidden.device)
+
+    def _drop(self, hidden: Tensor, positions: Tensor) -> None:
+        hidden.view(-1).index_fill_(0, positions, 0.0)
+        hidden.div_(1 - self.dropout)
+
+
+def affine(x: Tensor, weight: Tensor) -> Tensor:
+    """Image of x under a matrix whose last row is the bias."""
+    return linear(x, weight[:-1].T, weight[-1])

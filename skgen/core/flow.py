@@ -6,17 +6,16 @@ import copy
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from .divergence import hutchinson_divergence
-from .gaussian import StandardNormal, standard_normal
+from .gaussian import StandardNormal
 from .interfaces import Density, Transport
 from .networks import DeepVelocityNetwork, VelocityNetwork
+from .objectives import Noise, Objective
 from .paths import GaussianPath, LinearPath, Parts
 from .samplers import OdeSampler, Sampler
 from .solvers import SOLVERS
@@ -26,63 +25,6 @@ from .two_layers import Workspace
 
 class SolverAccuracyWarning(UserWarning):
     """The numerical error of log-densities, samples or transforms may exceed its tolerance."""
-
-
-@dataclass
-class Objective:
-    """What the training of a flow minimises.
-
-    Parameters
-    ----------
-    target : str
-        Key of `TARGETS`: whose squared error counts. As the network always gives the straight
-        velocity, that is a weight that depends on time, of mean 1.
-    form : {"regression", "interpolant"}
-        Mean squared error, or ``mean (|b|^2 / 2 - b . dx_t/dt)`` of the velocity b of the path
-        (rows, not features, are averaged). They differ by a factor and a constant.
-    pairing : callable, optional
-        Maps noise and data (n, d) to the row of noise for each row of data; None leaves them
-        independent.
-
-    References
-    ----------
-    Albergo and Vanden-Eijnden, "Building normalizing flows with stochastic interpolants", 2023.
-    """
-
-    target: str = "velocity"
-    form: str = "regression"
-    pairing: Callable[[Tensor, Tensor], Tensor] | None = None
-
-    def __call__(self, found: Tensor, target: Tensor, x_t: Tensor, times: TimeColumns) -> Tensor:
-        """Loss of straight excess velocities found for those wanted."""
-        if self.form == "regression":
-            if times.weight is None:
-                return mse_loss(found, target)
-            return (times.weight * (found - target).square()).mean()
-        velocity = torch.addcmul(times.growth * x_t, times.rate, target)
-        squares = (times.rate * (found - target)).square() - velocity.square()
-        return 0.5 * squares.sum(1).mean()
-
-
-class Noise:
-    """Noise for training; that of a base other than normal is drawn from rows drawn once."""
-
-    n_rows = 2**15
-
-    def __init__(self) -> None:
-        self.rows: Tensor | None = None
-
-    def draw(self, base: Density, like: Tensor, generator: torch.Generator) -> Tensor:
-        """As many rows as ``like``."""
-        if isinstance(base, StandardNormal):
-            return standard_normal(len(like), like, generator)
-        if self.rows is None:
-            self.rows = base.sample(self.n_rows, generator).to(like)
-        choice = torch.randint(self.n_rows, (len(like),), generator=generator, device=like.device)
-        return self.rows[choice]
-
-    def __getstate__(self) -> dict:
-        return {"rows": None}
 
 
 class Flow(Transport):

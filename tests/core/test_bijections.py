@@ -2,12 +2,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from skgen.core.bijections import (
-    Chain,
-    Coupling,
-    LULinear,
-    Permutation,
-)
+from skgen.core.bijections import Chain, LULinear, Permutation
+from skgen.core.coupling import Coupling
 from skgen.core.transformers import Affine, RationalQuadratic
 
 TRANSFORMERS = {"affine": Affine(), "spline": RationalQuadratic(6)}

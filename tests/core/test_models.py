@@ -6,10 +6,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from skgen.core.flow import Flow, Objective, SolverAccuracyWarning
+from skgen.core.flow import Flow, SolverAccuracyWarning
 from skgen.core.gaussian import Gaussian
 from skgen.core.marginals import Whitening
 from skgen.core.models import Mixture, Preconditioned
+from skgen.core.objectives import Objective
 from skgen.core.paths import PATHS, LinearPath, Parts
 from skgen.core.solvers import SOLVERS
 from skgen.core.times import TrainingTimes

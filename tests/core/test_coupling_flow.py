@@ -4,8 +4,9 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
-from skgen.core.bijections import Chain, Coupling, LULinear
-from skgen.core.coupling import CouplingFlow, StudentT
+from skgen.core.bijections import Chain, LULinear
+from skgen.core.coupling import Coupling
+from skgen.core.coupling_flow import CouplingFlow, StudentT
 from skgen.core.gaussian import StandardNormal
 from skgen.core.transformers import Affine
 

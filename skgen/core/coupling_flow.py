@@ -1,0 +1,94 @@
+"""Normalizing flow of couplings, and a base density with heavy tails."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .bijections import Chain
+from .gaussian import standard_normal
+from .interfaces import Density, Transport
+
+
+class CouplingFlow(Transport):
+    """A base density carried through a chain of bijections.
+
+    ``log p(x) = log p_base(z) + log |det dz/dx|`` with ``z = chain(x)``: one pass, and one back to
+    sample.
+
+    Parameters
+    ----------
+    chain : Chain
+        From data to noise.
+    base : Density
+        Of the noise, differentiable.
+    input_noise : float
+        Standard deviation of the noise added to the rows in training.
+
+    References
+    ----------
+    Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017. Durkan et al.,
+    "Neural spline flows", 2019.
+    """
+
+    base: Density
+    chain: Chain
+
+    def __init__(self, chain: Chain, base: Density, input_noise: float) -> None:
+        super().__init__()
+        self.chain, self.base, self.input_noise = chain, base, input_noise
+
+    def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Negative mean log-density, with dropout and input noise."""
+        if self.input_noise:
+            x = x + self.input_noise * standard_normal(len(x), x, generator)
+        z, log_det = self.chain.training_forward(x, generator)
+        return -(self.base.log_prob(z) + log_det).mean()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats of rows (n, d)."""
+        z, log_det = self.chain(x)
+        return self.base.log_prob(z) + log_det
+
+    def log_prob_fast(self, x: Tensor) -> Tensor:
+        """Log-density to watch the training by."""
+        with torch.no_grad():
+            return self.log_prob(x)
+
+    def transport(self, x: Tensor, to_data: bool) -> Tensor:
+        """Carry rows from noise to data or back."""
+        return self.chain.inverse(x) if to_data else self.chain(x)[0]
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw rows (n, d), float64."""
+        return self.chain.inverse(self.base.sample(n, generator))
+
+
+class StudentT(Density):
+    """Independent Student-t columns, the degrees of freedom learnt.
+
+    Parameters
+    ----------
+    n_features : int
+    """
+
+    origin: Tensor
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.register_buffer("origin", torch.zeros(n_features, dtype=torch.float64))
+        self.log_freedom = nn.Parameter(torch.full((n_features,), math.log(10.0)))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats of rows (n, d)."""
+        nu = self.log_freedom.to(x.dtype).exp()
+        constant = torch.lgamma((nu + 1) / 2) - torch.lgamma(nu / 2) - 0.5 * (math.pi * nu).log()
+        return (constant - 0.5 * (nu + 1) * (x.square() / nu).log1p()).sum(-1)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw rows (n, d), float64."""
+        nu = self.log_freedom.detach().to(self.origin).exp().expand(n, -1)
+        chi_square = 2 * torch._standard_gamma(nu / 2, generator=generator)
+        return standard_normal(n, self.origin, generator) * (nu / chi_square).sqrt()
