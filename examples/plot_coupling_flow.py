@@ -49,8 +49,8 @@ generator = torch.Generator().manual_seed(4)
 shear = LULinear(2)
 bend = Coupling(2, Affine(), (16, 16), "tanh", True, 0.0, generator)
 with torch.no_grad():
-    shear.lower[1, 0], shear.log_diagonal[0] = 0.5, 0.3
-    bend.weights[-1].normal_(0.0, 0.5, generator=generator)
+    shear.packed[1, 0], shear.packed[0, 0] = 0.5, 0.3  # L below the diagonal, log U on it
+    list(bend.parameters())[-1].normal_(0.0, 0.5, generator=generator)
 maps = Chain(shear, bend).double()
 
 line = torch.linspace(-2, 2, 41, dtype=torch.float64)
