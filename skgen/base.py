@@ -66,7 +66,7 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
     def _fit_model(
         self, x: Tensor, sample_weight: Tensor | None, generator: torch.Generator
     ) -> Density:
-        """Fit to the rows ``x`` (n, d), float64, and return the model."""
+        """Fit to the rows ``x``, float64, and return the model."""
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BaseDensity:
@@ -97,9 +97,11 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
             )
             if sample_weight is not None:
                 sample_weight = check_weights(sample_weight, X)
-                X, sample_weight = X[sample_weight > 0], sample_weight[sample_weight > 0]
+            rows = self._training_rows(X, y, sample_weight)
+            if sample_weight is not None:
+                rows, sample_weight = rows[sample_weight > 0], sample_weight[sample_weight > 0]
             self.device_ = resolve_device(self.device)
-            x = torch.tensor(X, dtype=torch.float64)
+            x = torch.tensor(rows, dtype=torch.float64)
             weight = None if sample_weight is None else torch.tensor(sample_weight)
             if self.device_ != "mps":  # which has no float64: rows go there only in float32
                 x = x.to(self.device_)
@@ -142,26 +144,48 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
             Rows in the units of the training data, float64. A frame with the names of the
             training columns if ``set_output(transform="pandas")`` or ``"polars"`` is in force.
         """
+        return self._draw(n_samples, random_state)
+
+    def _draw(
+        self,
+        n_samples: int,
+        random_state: Any,
+        conditions: np.ndarray | None = None,
+        density: Density | None = None,
+    ) -> np.ndarray:
+        """Draw rows given encoded conditions (n, k) in chunks, from the model if not another."""
         check_is_fitted(self)
         check_n_samples(n_samples)
-        generator = self._generator(random_state, self._place_module())
+        device, size = self._place_module(), 16 * CHUNK_ROWS
+        generator = self._generator(random_state, device)
+        density = self.module_ if density is None else density
+        parts = []
         with torch.no_grad():
-            parts = [
-                self.module_.sample(min(n_samples - start, 16 * CHUNK_ROWS), generator)
-                .cpu()
-                .numpy()
-                for start in range(0, n_samples, 16 * CHUNK_ROWS)
-            ]
+            for start in range(0, n_samples, size):
+                given = None
+                if conditions is not None:
+                    given = torch.tensor(conditions[start : start + size], device=device)
+                n = min(n_samples - start, size)
+                parts.append(density.sample(n, generator, given).cpu().numpy())
         return wrap_samples(self, np.concatenate(parts))
+
+    def _training_rows(self, X: np.ndarray, y: Any, sample_weight: np.ndarray | None) -> np.ndarray:
+        """Rows to fit, ending with encoded conditions for densities that have some."""
+        return X
+
+    def _rows(self, X: np.ndarray, y: Any) -> np.ndarray:
+        """Rows to evaluate, ending with encoded conditions for densities that have some."""
+        return X
 
     def _generator(self, random_state: Any, device: torch.device) -> torch.Generator:
         source = self.random_state if random_state is None else random_state
         return torch.Generator(device).manual_seed(_draw_seed(source))
 
-    def _by_chunks(self, X: Any, function: Callable[[Tensor], Tensor]) -> np.ndarray:
+    def _by_chunks(self, X: Any, function: Callable[[Tensor], Tensor], y: Any = None) -> np.ndarray:
         """Apply a row-wise function of tensors to validated rows, with bounded memory."""
         check_is_fitted(self)
         X = validate_data(self, to_array(X), dtype=[np.float64, np.float32], reset=False)
+        X = self._rows(X, y)
         device = self._place_module()
         with torch.no_grad():
             parts = [

@@ -82,6 +82,11 @@ class FlowMatchingDensity(PathDensity):
         Rows whose numerical error is estimated to be larger (log-densities in nats, samples and
         transforms in standard deviations) are solved again with twice the steps, up to 16 times
         ``n_steps``; then a warning is raised. 0 switches the estimate off.
+    conditional : bool, default=False
+        Whether the density is that of X given y: `fit`, `score_samples`, `score` and `sample` then
+        take y, categories or numbers or several columns of them. A tenth of the training rows
+        are shown without their y, so that the flow also knows the density of X alone, which
+        guidance needs. Not with ``coupling="optimal_transport"``.
     divergence : {"exact", "rademacher", "gaussian"}, default="exact"
         How log-densities come by the divergence of the velocity: exactly, or estimated without bias
         by ``n_probes`` random vectors of signs or of normal numbers (Hutchinson), drawn once and
@@ -172,6 +177,7 @@ class FlowMatchingDensity(PathDensity):
         "loss": [StrOptions({"regression", "interpolant"})],
         "coupling": [StrOptions(set(PAIRINGS))],
         "base": [StrOptions({"normal"}), HasMethods(["fit", "sample", "score_samples"])],
+        "conditional": ["boolean"],
         "divergence": [StrOptions({"exact", "rademacher", "gaussian"})],
         "n_probes": [Interval(Integral, 2, None, closed="left")],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
@@ -191,6 +197,7 @@ class FlowMatchingDensity(PathDensity):
         loss="regression",
         coupling="independent",
         base="normal",
+        conditional=False,
         preconditioning="auto",
         reg_covar=1e-6,
         defensive_weight=1e-3,
@@ -219,6 +226,7 @@ class FlowMatchingDensity(PathDensity):
         self.loss = loss
         self.coupling = coupling
         self.base = base
+        self.conditional = conditional
         self.preconditioning = preconditioning
         self.reg_covar = reg_covar
         self.defensive_weight = defensive_weight
@@ -245,7 +253,15 @@ class FlowMatchingDensity(PathDensity):
         path = PATHS[self.path]() if isinstance(self.path, str) else copy.deepcopy(self.path)
         check_path(path)
         objective = Objective(self.prediction, self.loss, PAIRINGS[self.coupling])
-        network = velocity_network(n_features, sizes, self.activation, LinearPath(), generator)
+        if self.conditional and objective.pairing is not None:
+            raise ValueError(
+                f"coupling={self.coupling!r} cannot go with conditional=True: noise paired with "
+                "data tells of their conditions, so that given these it is not normal any more."
+            )
+        n_conditions = self._encoder.n_columns if self.conditional else 0
+        network = velocity_network(
+            n_features, sizes, self.activation, LinearPath(), generator, n_conditions
+        )
         probes = None
         if self.divergence != "exact":
             probes = draw_probes(self.divergence, self.n_probes, n_features, generator)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, cast
 
@@ -15,8 +16,9 @@ from torch import Tensor
 from torch.func import jvp, vjp
 
 from .base import check_n_samples, draw_rows
+from .conditions import ConditionalFlow
 from .core.flow import Flow
-from .core.interfaces import Bijection, Density
+from .core.interfaces import Bijection, Density, join
 from .core.models import Preconditioned
 from .core.samplers import (
     LAST_TIME,
@@ -27,7 +29,6 @@ from .core.samplers import (
     langevin_step,
 )
 from .core.solvers import SOLVERS
-from .trained import TrainedFlow
 
 STOCHASTIC = ("euler_maruyama", "stochastic_heun")
 
@@ -48,14 +49,16 @@ class FittedBase(Density):
         log_density = self.estimator.score_samples(rows.double().cpu().numpy())
         return torch.as_tensor(log_density).to(x) - self.bijection(rows)[1]
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+    def sample(
+        self, n: int, generator: torch.Generator, conditions: Tensor | None = None
+    ) -> Tensor:
         """Draw preconditioned rows (n, d), float64."""
         seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
         rows = np.array(draw_rows(self.estimator, n, seed), dtype=np.float64)
         return self.bijection(torch.from_numpy(rows).to(generator.device))[0]
 
 
-class PathDensity(TrainedFlow):
+class PathDensity(ConditionalFlow):
     """Base of the densities whose model is a `Flow`: samplers, velocity and score function."""
 
     base: Any = "normal"
@@ -88,8 +91,10 @@ class PathDensity(TrainedFlow):
         time_grid: str = "uniform",
         diffusion: Any = None,
         n_corrections: int = 0,
+        y: Any = None,
+        guidance: float = 0.0,
     ) -> np.ndarray:
-        """Draw new rows.
+        """Draw new rows, given conditions if the fit had some.
 
         Parameters
         ----------
@@ -113,6 +118,13 @@ class PathDensity(TrainedFlow):
             deviation of the path's noise, with which nothing is singular at the data.
         n_corrections : int, default=0
             Steps of Langevin dynamics after each step of ``sampler``.
+        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            Conditions of the rows, or one for all, if the fit had some; None draws rows whose
+            conditions are unknown.
+        guidance : float, default=0.0
+            Strength g of classifier-free guidance: the velocity is ``v + g (v - v_0)`` with that
+            for unknown conditions, v_0, so that rows are more typical of their conditions than of
+            others, and less varied. Guided rows come from the flow without its defence.
 
         Returns
         -------
@@ -121,13 +133,26 @@ class PathDensity(TrainedFlow):
             training columns if ``set_output(transform="pandas")`` or ``"polars"`` is in force.
         """
         check_is_fitted(self)
+        check_n_samples(n_samples)
+        conditions = self._conditions(y, n_samples)
+        chosen = None
         if sampler is not None:
             chosen = self._sampler(sampler, n_steps, time_grid, diffusion, n_corrections)
-            self._model.sampler = chosen
+        with self._sampling(chosen, y, guidance):
+            density = self._density if guidance else None
+            return self._draw(n_samples, random_state, conditions, density)
+
+    @contextmanager
+    def _sampling(self, sampler: Sampler | None, y: Any, guidance: float) -> Iterator[None]:
+        """Let the flow draw rows by a sampler, with guidance."""
+        check_scalar(guidance, "guidance", Real)
+        if guidance and y is None:
+            raise ValueError(f"guidance={guidance!r} leads to conditions y, but y is None.")
+        self._model.sampler, self._model.guidance = sampler, float(guidance)
         try:
-            return super().sample(n_samples, random_state)
+            yield
         finally:
-            self._model.sampler = None
+            self._model.sampler, self._model.guidance = None, 0.0
 
     def _sampler(
         self, sampler: str, n_steps: int, time_grid: str, diffusion: Any, n_corrections: int
@@ -156,7 +181,7 @@ class PathDensity(TrainedFlow):
                 f"coupling={self.coupling!r} and base={self.base!r}."
             )
 
-    def velocity(self, X: Any, t: float) -> np.ndarray:
+    def velocity(self, X: Any, t: float, y: Any = None) -> np.ndarray:
         """Velocity of the flow, without its defence.
 
         Parameters
@@ -165,6 +190,8 @@ class PathDensity(TrainedFlow):
             Positions in the units of the training data.
         t : float
             Time from 0, noise, to 1, data.
+        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            As in `score_samples`.
 
         Returns
         -------
@@ -173,16 +200,17 @@ class PathDensity(TrainedFlow):
         """
         check_is_fitted(self)
         check_scalar(t, "t", Real, min_val=0, max_val=self._model.path.interval[1])
-        bijection, flow = self._density.bijection, self._model
+        density, flow = self._density, self._model
 
-        def at(x: Tensor) -> Tensor:
-            z, time = bijection(x)[0], x.new_tensor(float(t))
+        def at(rows: Tensor) -> Tensor:
+            z, time = density.precondition(rows)[0], rows.new_tensor(float(t))
             velocity = flow.path.velocity(time, flow.parts(time, z))
-            return jvp(bijection.inverse, (z,), (velocity,))[1]
+            z = z[:, : density.n_features]
+            return jvp(density.bijection.inverse, (z,), (velocity,))[1]
 
-        return self._by_chunks(X, at)
+        return self._by_chunks(X, at, y)
 
-    def score_function(self, X: Any, t: float) -> np.ndarray:
+    def score_function(self, X: Any, t: float, y: Any = None) -> np.ndarray:
         """Gradient of the log-density of the flow at a time, without its defence.
 
         Parameters
@@ -192,6 +220,8 @@ class PathDensity(TrainedFlow):
         t : float
             Time from 0, noise, to 1, data, where a path without noise has no score function that
             the velocity could tell.
+        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            As in `score_samples`.
 
         Returns
         -------
@@ -210,13 +240,14 @@ class PathDensity(TrainedFlow):
         if not flow.path.coefficients(torch.tensor(float(t)))[1] > 0:
             raise ValueError(f"The path has no noise at t={t}, so velocity gives no score there.")
 
-        def at(x: Tensor) -> Tensor:
+        def at(rows: Tensor) -> Tensor:
+            x, conditions = rows[:, : flow.n_features], rows[:, flow.n_features :]
             (z, log_det), pull = cast(Any, vjp(bijection, x))
-            time = x.new_tensor(float(t))
-            score = flow.path.score(time, flow.parts(time, z))
+            time = rows.new_tensor(float(t))
+            score = flow.path.score(time, flow.parts(time, join(z, conditions)))
             return pull((score, torch.ones_like(log_det)))[0]
 
-        return self._by_chunks(X, at)
+        return self._by_chunks(X, at, y)
 
     def langevin_dynamics(
         self,
@@ -225,6 +256,7 @@ class PathDensity(TrainedFlow):
         n_steps: int = 100,
         step_size: float = 0.1,
         random_state: Any = None,
+        y: Any = None,
     ) -> np.ndarray:
         """Move rows at random so that they come to follow the flow's density at a time.
 
@@ -240,6 +272,8 @@ class PathDensity(TrainedFlow):
             In units of the variance of the path's noise at t.
         random_state : int, RandomState instance or None, default=None
             As in `sample`.
+        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            As in `score_samples`.
 
         Returns
         -------
@@ -252,23 +286,26 @@ class PathDensity(TrainedFlow):
         check_scalar(step_size, "step_size", Real, min_val=0, include_boundaries="neither")
         self._check_score("Langevin dynamics need")
         generator = self._generator(random_state, self._place_module())
-        bijection, flow = self._density.bijection, self._model
+        density, d = self._density, self.n_features_in_
 
-        def move(x: Tensor) -> Tensor:
-            z, time = bijection(x)[0], x.new_tensor(float(t))
+        def move(rows: Tensor) -> Tensor:
+            z, time = density.precondition(rows)[0], rows.new_tensor(float(t))
+            flow, z = self._model.given(z[:, d:]), z[:, :d]
             for _ in range(n_steps):
                 z = langevin_step(flow, z, time, step_size, generator)
-            return bijection.inverse(z)
+            return density.bijection.inverse(z)
 
-        return self._by_chunks(X, move)
+        return self._by_chunks(X, move, y)
 
-    def log_density_error(self, X: Any) -> np.ndarray:
+    def log_density_error(self, X: Any, y: Any = None) -> np.ndarray:
         """Standard error of the flow's log-density that comes from an estimated divergence.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows in the units of the training data.
+        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            As in `score_samples`.
 
         Returns
         -------
@@ -276,10 +313,12 @@ class PathDensity(TrainedFlow):
             Nats, from the spread over the probes; 0 if the divergence is exact.
         """
         check_is_fitted(self)
-        bijection, flow = self._density.bijection, self._model
-        return self._by_chunks(X, lambda x: flow.log_prob_error(bijection(x)[0]))
+        density, flow = self._density, self._model
+        return self._by_chunks(
+            X, lambda rows: flow.log_prob_error(density.precondition(rows)[0]), y
+        )
 
-    def straightness(self, n_samples: int = 1000, random_state: Any = None) -> float:
+    def straightness(self, n_samples: int = 1000, random_state: Any = None, y: Any = None) -> float:
         """How much the ways of the flow deviate from straight lines at constant speed.
 
         Parameters
@@ -287,6 +326,8 @@ class PathDensity(TrainedFlow):
         n_samples : int, default=1000
             Number of rows drawn.
         random_state : int, RandomState instance or None, default=None
+            As in `sample`.
+        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
             As in `sample`.
 
         Returns
@@ -297,8 +338,13 @@ class PathDensity(TrainedFlow):
         """
         check_is_fitted(self)
         check_n_samples(n_samples)
-        generator = self._generator(random_state, self._place_module())
-        return self._model.straightness(n_samples, generator)
+        device = self._place_module()
+        generator, conditions = (
+            self._generator(random_state, device),
+            self._conditions(y, n_samples),
+        )
+        given = None if conditions is None else torch.tensor(conditions, device=device)
+        return self._model.straightness(n_samples, generator, given)
 
     def sample_trajectory(
         self,
@@ -311,6 +357,8 @@ class PathDensity(TrainedFlow):
         diffusion: Any = None,
         n_corrections: int = 0,
         return_times: bool = False,
+        y: Any = None,
+        guidance: float = 0.0,
     ) -> Any:
         """Draw rows from the flow, without its defence, and show how they came about.
 
@@ -332,6 +380,10 @@ class PathDensity(TrainedFlow):
             As in `sample`.
         return_times : bool, default=False
             Whether to return the times too.
+        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            As in `sample`.
+        guidance : float, default=0.0
+            As in `sample`.
 
         Returns
         -------
@@ -345,9 +397,14 @@ class PathDensity(TrainedFlow):
         check_n_samples(n_samples)
         sampler, n_steps = sampler or self.solver, n_steps or self.n_steps
         chosen = self._sampler(sampler, n_steps, time_grid, diffusion, n_corrections)
-        generator = self._generator(random_state, self._place_module())
-        bijection, flow = self._density.bijection, self._model
-        with torch.no_grad():
+        device = self._place_module()
+        generator, conditions = (
+            self._generator(random_state, device),
+            self._conditions(y, n_samples),
+        )
+        given = None if conditions is None else torch.tensor(conditions, device=device)
+        bijection, flow = self._density.bijection, self._model.given(given)
+        with self._sampling(chosen, y, guidance), torch.no_grad():
             states = [
                 (t, bijection.inverse(z).cpu().numpy())
                 for t, z in chosen.positions(flow, n_samples, generator)

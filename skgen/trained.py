@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from .base import BaseDensity, as_frequencies, refuse_constant_columns
 from .core.activations import ACTIVATIONS
+from .core.conditional import fit_categories, fit_residual
 from .core.gaussian import (
     Gaussian,
     StandardNormal,
@@ -30,7 +31,7 @@ from .core.gaussian import (
     fit_gaussian,
     standard_normal_log_prob,
 )
-from .core.interfaces import Bijection, Trainable, Transport
+from .core.interfaces import Bijection, Density, Trainable, Transport
 from .core.marginals import fit_preconditioner
 from .core.models import Mixture, Preconditioned
 from .core.training import History, Plan, Trainer
@@ -93,14 +94,17 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
     def _fit_model(
         self, x: Tensor, sample_weight: Tensor | None, generator: torch.Generator
     ) -> Mixture:
-        _, variance = column_moments(x)
+        d = self.n_features_in_
+        _, variance = column_moments(x[:, :d])
         refuse_constant_columns(self, (variance <= 0).nonzero()[:, 0].tolist())
         weight = None if sample_weight is None else sample_weight.cpu().numpy()
         x = x[as_frequencies(x.cpu().numpy(), weight)]
         x_train, x_held = self._hold_out(x, generator)
-        gaussian = fit_gaussian(x, None, "full", max(self.reg_covar, 1e-9))
+        ridge = max(self.reg_covar, 1e-9)
+        gaussian: Density = fit_gaussian(x[:, :d], None, "full", ridge)
+        gaussian = fit_categories(x[:, :d], x[:, d:], gaussian, ridge)
         candidates = self._candidates(x_train, generator)
-        plan = self._plan(x.shape[1])
+        plan = self._plan(d)
         n_rounds = math.ceil(min(self._probe_steps, plan.max_iter / 3) / plan.round_length)
         probe = n_rounds * plan.round_length if len(candidates) > 1 else 0
         bar = tqdm(total=plan.max_iter + probe, disable=not self.verbose)
@@ -160,7 +164,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
 
     def _candidates(self, x: Tensor, generator: torch.Generator) -> dict[str, Preconditioned]:
         """Untrained models behind their fitted preconditioners, or the fitted one to continue."""
-        d = x.shape[1]
+        d = self.n_features_in_
         if self.warm_start and hasattr(self, "module_"):
             density = copy.deepcopy(self._density).to(x.device)
             if density.n_features != d:
@@ -177,6 +181,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
 
     def _candidate(self, kind: str, x: Tensor, seed: int) -> Preconditioned:
         # Its own generator: "auto" gives the same model as the kind it chooses does by itself.
+        x = x[:, : self.n_features_in_]
         bijection = fit_preconditioner(x, kind, self.reg_covar)
         model = self._build_model(bijection(x)[0], torch.Generator().manual_seed(seed))
         return Preconditioned(bijection, model.to(x.device), x.shape[1])
@@ -185,7 +190,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         self,
         kind: str,
         density: Preconditioned,
-        gaussian: Gaussian,
+        gaussian: Density,
         x_train: Tensor,
         x_held: Tensor | None,
         plan: Plan,
@@ -195,11 +200,11 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
     ) -> Trainer:
         """Set up the training of one candidate on preconditioned float32 rows."""
         device, model = torch.device(self.device_), cast(Trainable, density.model).to(self.device_)
-        z_train = density.bijection(x_train)[0].to(device, torch.float32)
+        z_train = density.precondition(x_train)[0].to(device, torch.float32)
         validate = None
         if x_held is not None:
-            z, log_det = density.bijection(x_held)
-            start = standard_normal_log_prob(z) + log_det
+            z, log_det = density.precondition(x_held)
+            start = standard_normal_log_prob(z[:, : density.n_features]) + log_det
             defence = torch.stack([start, gaussian.log_prob(x_held)])
             defence = defence + math.log(max(self.defensive_weight, 1e-6))
             z = z.to(device, torch.float32)
@@ -231,20 +236,24 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
     def _defended(
         self,
         density: Preconditioned,
-        gaussian: Gaussian,
+        gaussian: Density,
         x_train: Tensor,
         x_held: Tensor | None,
         seed: int,
     ) -> Mixture:
         """Mix the trained density with simple ones; weights by EM on the held-out rows."""
-        density = density.to(gaussian.mean.device)
+        density = density.to(x_train.device)
         floor = self.defensive_weight
         if not floor:
             return Mixture([density], [1.0])
         bijection, d = density.bijection, density.n_features
-        normal = StandardNormal(d).to(gaussian.mean.device)
+        normal = StandardNormal(d).to(x_train.device)
         some = x_train[:: -(-len(x_train) // MAX_MIXTURE_ROWS)]  # spread: the rows may be sorted
-        simple = [fit_gaussian_mixture(bijection(some)[0], seed), normal]
+        z, conditions = density.precondition(some)[0].split([d, x_train.shape[1] - d], dim=1)
+        simple = [
+            fit_residual(z, conditions, lambda z: fit_gaussian_mixture(z, seed)),
+            fit_categories(z, conditions, normal, max(self.reg_covar, 1e-9)),
+        ]
         defence = [Preconditioned(bijection, model, d) for model in simple]
         mixture = Mixture([density, *defence, gaussian], [1 - 3 * floor, floor, floor, floor])
         if x_held is not None:

@@ -20,6 +20,7 @@ ALLOWED = {
     "coupling": {"activations", "bijections", "transformers", "two_layers"},
     "transformers": {"splines"},
     "times": {"paths"},
+    "conditional": {"gaussian"},
     "coupling_flow": {"bijections", "gaussian"},
     "marginals": {"bijections", "splines"},
     "samplers": {"gaussian", "paths", "solvers"},
@@ -28,7 +29,7 @@ ALLOWED = {
     "models": set(),
     "training": set(),
 }
-DOOR = {"base", "trained", "path_density"}  # what estimators share
+DOOR = {"base", "trained", "conditions", "path_density"}  # what estimators share
 ROOMS = {"compose", "datasets", "mixing"}  # know densities by their public methods only
 ESTIMATORS = TOP - DOOR - ROOMS - {"exceptions"}
 

@@ -61,7 +61,9 @@ class CouplingFlow(Transport):
         """Carry rows from noise to data or back."""
         return self.chain.inverse(x) if to_data else self.chain(x)[0]
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+    def sample(
+        self, n: int, generator: torch.Generator, conditions: Tensor | None = None
+    ) -> Tensor:
         """Draw rows (n, d), float64."""
         return self.chain.inverse(self.base.sample(n, generator))
 
@@ -87,7 +89,9 @@ class StudentT(Density):
         constant = torch.lgamma((nu + 1) / 2) - torch.lgamma(nu / 2) - 0.5 * (math.pi * nu).log()
         return (constant - 0.5 * (nu + 1) * (x.square() / nu).log1p()).sum(-1)
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+    def sample(
+        self, n: int, generator: torch.Generator, conditions: Tensor | None = None
+    ) -> Tensor:
         """Draw rows (n, d), float64."""
         nu = self.log_freedom.detach().to(self.origin).exp().expand(n, -1)
         chi_square = 2 * torch._standard_gamma(nu / 2, generator=generator)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from .divergence import hutchinson_divergence
 from .gaussian import StandardNormal
-from .interfaces import Density, Transport
-from .networks import DeepVelocityNetwork, VelocityNetwork
+from .interfaces import Density, Transport, join
+from .networks import DeepVelocityNetwork, Field, VelocityNetwork
 from .objectives import Noise, Objective
 from .paths import GaussianPath, LinearPath, Parts
 from .samplers import OdeSampler, Sampler
@@ -67,9 +67,15 @@ class Flow(Transport):
     time_power = 1.5
     differentiable = False
     max_doublings = 5
+    # Share of the rows that training shows without their conditions, for guidance.
+    condition_dropout = 0.1
+    # Of the squared distance of conditions in the log-weight of a row as origin of another: rows
+    # with other conditions are none.
+    condition_sharpness = 1e4
     base: Density
     probes: Tensor | None
     sampler: Sampler | None = None  # in place of the accurate solution
+    guidance = 0.0  # of samples
 
     def __init__(
         self,
@@ -85,6 +91,7 @@ class Flow(Transport):
         super().__init__()
         self.register_buffer("probes", probes)
         self.network, self.path, self.straight = network, path, LinearPath()
+        self.n_features = n_features
         self.solver, self.n_steps, self.tolerance = solver, n_steps, tolerance
         self.objective = objective = Objective() if objective is None else objective
         # Of the rows that the loss averages over; with few features more of them are near.
@@ -93,7 +100,7 @@ class Flow(Transport):
         self._times = TrainingTimes(path, objective.target, network.time_features, self.time_power)
         self._space, self._noise = Workspace(), Noise()
 
-    def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Flow-matching loss ``mean (v(x_t, t) - E[dx_t/dt | x_t])^2`` over rows and features.
 
         The expectation is over the rows that ``x_t`` may have come from, among a group of the
@@ -105,8 +112,9 @@ class Flow(Transport):
         Xu, Tong and Jaakkola, "Stable target field for reduced variance score estimation in
         diffusion models", 2023.
         """
-        n_groups = max(1, len(x) // self.group_size)
-        x = x[: len(x) - len(x) % n_groups]  # the few rows left over sit this step out
+        n_groups = max(1, len(rows) // self.group_size)
+        x, true = self._split(rows[: len(rows) - len(rows) % n_groups])  # the rest sits this out
+        shown = self._hide(true, generator)
         noise = self._noise.draw(self.base, x, generator)
         if self.objective.pairing is not None:
             noise = noise[self.objective.pairing(noise, x)]
@@ -114,59 +122,95 @@ class Flow(Transport):
         x_t = torch.addcmul(times.alpha * x, times.sigma, noise)
         target = torch.addcmul(times.data_rate * x, times.noise_rate, noise)
         if self.has_score:
-            target.addcmul_(times.origin_rate, self._expected_origin(x, x_t, times, n_groups) - x)
-        return self.objective(self.network(x_t, times.features, times.zoom), target, x_t, times)
+            origin = self._expected_origin(x, x_t, true, shown, times, n_groups)
+            target.addcmul_(times.origin_rate, origin - x)
+        found = self.network(join(x_t, shown), times.features, times.zoom)
+        return self.objective(found, target, x_t, times)
+
+    def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions (n, d) and conditions (n, k)."""
+        return rows[:, : self.n_features], rows[:, self.n_features :]
+
+    def _hide(self, conditions: Tensor, generator: torch.Generator) -> Tensor:
+        """Set the conditions of a few rows to 0."""
+        if not conditions.shape[1]:
+            return conditions
+        draw = torch.rand(
+            len(conditions),
+            1,
+            generator=generator,
+            dtype=conditions.dtype,
+            device=conditions.device,
+        )
+        return conditions * (draw >= self.condition_dropout)
 
     @property
     def has_score(self) -> bool:
         """Whether the noise is normal and independent of the data, as score functions need."""
         return self.objective.pairing is None and isinstance(self.base, StandardNormal)
 
-    def _expected_origin(self, x: Tensor, x_t: Tensor, times: TimeColumns, n_groups: int) -> Tensor:
+    def _expected_origin(
+        self,
+        x: Tensor,
+        x_t: Tensor,
+        true: Tensor,
+        shown: Tensor,
+        times: TimeColumns,
+        n_groups: int,
+    ) -> Tensor:
         """Mean of the rows of a group, weighted by how likely each ``x_t`` came from them."""
 
         def grouped(columns: Tensor) -> Tensor:
             return columns.view(n_groups, -1, columns.shape[1])
 
         # log N(x_t; alpha x_j, sigma^2 I) as one product, less what is the same for all j.
-        left = grouped(torch.cat([times.precision * x_t, times.penalty], dim=1))
-        right = grouped(torch.cat([x, x.square().sum(1, keepdim=True)], dim=1))
+        lefts, rights = [times.precision * x_t, times.penalty], [x, x.square().sum(1, keepdim=True)]
+        if true.shape[
+            1
+        ]:  # those with other conditions, where they are shown, are not likely at all
+            sharpness = self.condition_sharpness
+            lefts += [sharpness * shown, -0.5 * sharpness * shown[:, -1:]]
+            rights += [true, true.square().sum(1, keepdim=True)]
+        left, right = grouped(torch.cat(lefts, dim=1)), grouped(torch.cat(rights, dim=1))
         weights = grouped(self._space("weights", x, right.shape[1]))
         torch.bmm(left, right.mT, out=weights)
         torch.softmax(weights, 2, out=weights)
         return (weights @ grouped(x)).view_as(x)
 
     @torch.no_grad()
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats of rows (n, d), refined until its error is small."""
-        return self._refined(self._solve_density, x, "log-density", "nats")
+    def log_prob(self, rows: Tensor) -> Tensor:
+        """Log-density in nats of rows, refined until its error is small."""
+        return self._refined(self._solve_density, rows, "log-density", "nats")
 
-    def log_prob_fast(self, x: Tensor) -> Tensor:
+    def log_prob_fast(self, rows: Tensor) -> Tensor:
         """Log-density without refinement, good enough to watch the training by."""
-        return self._solve_density(x, self.n_steps)
+        return self._solve_density(rows, self.n_steps)
 
     @torch.no_grad()
-    def transport(self, x: Tensor, to_data: bool) -> Tensor:
+    def transport(self, rows: Tensor, to_data: bool, guidance: float = 0.0) -> Tensor:
         """Carry rows from noise to data or back, refined until their error is small."""
         return self._refined(
-            lambda x, n_steps: self._solve_position(x, n_steps, to_data),
-            x,
+            lambda rows, n_steps: self._solve_position(rows, n_steps, to_data, guidance),
+            rows,
             "position",
             "standard deviations",
         )
 
     @torch.no_grad()
-    def parts(self, t: Tensor, x: Tensor) -> Parts:
-        """Mean data and noise at positions x (n, d) and a time t of the path."""
+    def parts(self, t: Tensor, rows: Tensor, guidance: float = 0.0) -> Parts:
+        """Mean data and noise (n, d) at rows and a time t of the path."""
+        x, conditions = self._split(rows)
         alpha, sigma = self.path.coefficients(t)
         scale = alpha + sigma
         r, y = alpha / scale, x / scale
-        (velocity,) = self.network.field(x.dtype)(float(r), y)
+        (velocity,) = self._excess(x.dtype, False, conditions, guidance)(float(r), y)
         velocity = velocity + self.straight.gaussian_gain(r) * y
         return Parts(y + (1 - r) * velocity, y - r * velocity)
 
     @torch.no_grad()
-    def straightness(self, n: int, generator: torch.Generator) -> float:
+    def straightness(
+        self, n: int, generator: torch.Generator, conditions: Tensor | None = None
+    ) -> float:
         """Mean of ``|dy/dr - (y(1) - y(0))|^2`` along the flow of the straight path, per feature.
 
         0 if all rows move straight at constant speed, so that one step of Euler's method is exact.
@@ -179,7 +223,8 @@ class Flow(Transport):
         grid = OdeSampler(steps, "uniform", 0, "rk4")
         straight = copy.copy(self)
         straight.path = self.straight
-        positions = torch.stack([x for _, x in grid.positions(straight, n, generator)])
+        walk = grid.positions(straight.given(conditions), n, generator)
+        positions = torch.stack([x for _, x in walk])
         speeds = positions.diff(dim=0) * steps
         return float((speeds - (positions[-1] - positions[0])).square().mean())
 
@@ -228,34 +273,67 @@ class Flow(Transport):
         return result
 
     @torch.no_grad()
-    def _solve_density(self, x: Tensor, n_steps: int) -> Tensor:
-        scale = self._end_scale(x)
-        noise, integral = _last(self._solve(x / scale, n_steps, to_data=False, divergence=True))
+    def _solve_density(self, rows: Tensor, n_steps: int) -> Tensor:
+        noise, integral = _last(self._solve_from_data(rows, n_steps, divergence=True))
         if self.probes is not None:
             integral = integral.mean(1)
-        return self.base.log_prob(noise) + integral - x.shape[1] * scale.log()
+        scale = self._end_scale(noise)
+        return self.base.log_prob(noise) + integral - noise.shape[1] * scale.log()
 
-    def log_prob_error(self, x: Tensor) -> Tensor:
+    def log_prob_error(self, rows: Tensor) -> Tensor:
         """Standard error of log-densities (n,) that comes from the probes."""
         if self.probes is None:
-            return x.new_zeros(len(x))
-        x = x / self._end_scale(x)
-        _, integral = _last(self._solve(x, self.n_steps, to_data=False, divergence=True))
+            return rows.new_zeros(len(rows))
+        _, integral = _last(self._solve_from_data(rows, self.n_steps, divergence=True))
         return integral.std(1) / len(self.probes) ** 0.5
 
     @torch.no_grad()
-    def _solve_position(self, x: Tensor, n_steps: int, to_data: bool) -> Tensor:
-        scale = self._end_scale(x)
-        if to_data:
-            return scale * _last(self._solve(x, n_steps, to_data, divergence=False))[0]
-        return _last(self._solve(x / scale, n_steps, to_data, divergence=False))[0]
+    def _solve_position(self, rows: Tensor, n_steps: int, to_data: bool, guidance: float) -> Tensor:
+        if not to_data:
+            return _last(self._solve_from_data(rows, n_steps, divergence=False))[0]
+        x, conditions = self._split(rows)
+        excess = self._excess(x.dtype, False, conditions, guidance)
+        return self._end_scale(x) * _last(self._solve(excess, x, n_steps, True))[0]
+
+    def _solve_from_data(
+        self, rows: Tensor, n_steps: int, divergence: bool
+    ) -> Iterator[tuple[Tensor, ...]]:
+        x, conditions = self._split(rows)
+        excess = self._excess(x.dtype, divergence, conditions)
+        return self._solve(excess, x / self._end_scale(x), n_steps, False, divergence)
 
     def _end_scale(self, like: Tensor) -> Tensor:
         """Standard deviation of ``x_1`` for normal data: 1 but for paths that leave some noise."""
         return self.path.gaussian_scale(like.new_ones(()))
 
+    def _excess(
+        self, dtype: torch.dtype, divergence: bool, conditions: Tensor, guidance: float = 0.0
+    ) -> Field:
+        """Excess velocity of the network, and its divergence, as a function of time and positions.
+
+        Guidance g makes it ``v + g (v - v_0)`` with the velocity v_0 for unknown conditions.
+
+        References
+        ----------
+        Ho and Salimans, "Classifier-free diffusion guidance", 2022.
+        """
+        probes = self.probes if divergence else None
+        field = self.network.field(dtype, divergence and probes is None)
+
+        def excess(r: float, x: Tensor) -> tuple[Tensor, ...]:
+            velocity, *traces = field(r, join(x, conditions))
+            if guidance:
+                velocity = torch.lerp(
+                    field(r, join(x, torch.zeros_like(conditions)))[0], velocity, 1 + guidance
+                )
+            return (velocity, *traces)
+
+        if probes is None:
+            return excess
+        return lambda r, x: hutchinson_divergence(lambda x: excess(r, x)[0], x, probes)
+
     def _solve(
-        self, x: Tensor, n_steps: int, to_data: bool, divergence: bool
+        self, excess: Field, x: Tensor, n_steps: int, to_data: bool, divergence: bool = False
     ) -> Iterator[tuple[Tensor, ...]]:
         """Yield positions and, if asked for, integrals of the divergence after each step.
 
@@ -265,32 +343,44 @@ class Flow(Transport):
         Gaussian, which is known exactly. The steps are equal in s with ``r = 1 - (1-s)^2``, hence
         shorter near the data.
         """
-        probes = self.probes if divergence else None
-        excess = self.network.field(x.dtype, divergence and probes is None)
         ends = self.path.straight_time(torch.tensor([0.0, 1.0], dtype=torch.float64))
         start, end = (1 - (1 - ends).sqrt()).tolist()
 
         def field(s: float, y: Tensor) -> tuple[Tensor, ...]:
             r, rate = s * (2 - s), 2 * (1 - s)
             size = self.straight.gaussian_scale(y.new_tensor(r))
-            if probes is None:
-                velocity, *traces = excess(r, size * y)
-            else:
-                velocity, *traces = hutchinson_divergence(
-                    lambda x: excess(r, x)[0], size * y, probes
-                )
+            velocity, *traces = excess(r, size * y)
             return (velocity * (rate / size), *(rate * trace for trace in traces))
 
-        shape = (len(x),) if probes is None else (len(x), len(probes))
+        shape = (len(x),) if self.probes is None else (len(x), len(self.probes))
         state = (x, x.new_zeros(shape)) if divergence else (x,)
         start, end = (start, end) if to_data else (end, start)
         yield from SOLVERS[self.solver].steps(field, state, start, end, n_steps)
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw rows (n, d), by the sampler if one is set."""
+    def sample(
+        self, n: int, generator: torch.Generator, conditions: Tensor | None = None
+    ) -> Tensor:
+        """Draw rows (n, d) given conditions (n, k), by the sampler if one is set."""
         if self.sampler is not None:
-            return _last(self.sampler.positions(self, n, generator))[1]
-        return self.transport(self.base.sample(n, generator), to_data=True)
+            return _last(self.sampler.positions(self.given(conditions), n, generator))[1]
+        noise = self.base.sample(n, generator)
+        return self.transport(join(noise, conditions), to_data=True, guidance=self.guidance)
+
+    def given(self, conditions: Tensor | None) -> GivenFlow:
+        """What samplers ask of a flow, for rows with these conditions (n, k)."""
+        return GivenFlow(self, conditions)
+
+
+class GivenFlow:
+    """A flow for rows whose conditions (n, k) are given, with its guidance."""
+
+    def __init__(self, flow: Flow, conditions: Tensor | None) -> None:
+        self.flow, self.conditions = flow, conditions
+        self.path, self.base = flow.path, flow.base
+
+    def parts(self, t: Tensor, x: Tensor) -> Parts:
+        """Mean data and noise at positions x (n, d) and a time t of the path."""
+        return self.flow.parts(t, join(x, self.conditions), self.flow.guidance)
 
 
 def _last(states: Iterator[Any]) -> Any:

@@ -28,7 +28,9 @@ class StandardNormal(Density):
         """Log-density in nats of rows (n, d)."""
         return standard_normal_log_prob(x)
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+    def sample(
+        self, n: int, generator: torch.Generator, conditions: Tensor | None = None
+    ) -> Tensor:
         """Draw rows (n, d), float64."""
         return standard_normal(n, self.origin, generator)
 
@@ -57,7 +59,9 @@ class Gaussian(Density):
         z = torch.linalg.solve_triangular(scale, (x - self.mean.to(x.dtype)).T, upper=False).T
         return standard_normal_log_prob(z) - scale.diagonal().log().sum()
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+    def sample(
+        self, n: int, generator: torch.Generator, conditions: Tensor | None = None
+    ) -> Tensor:
         """Draw rows (n, d) in the dtype of the mean."""
         return standard_normal(n, self.mean, generator) @ self.scale_tril.T + self.mean
 

@@ -1,4 +1,8 @@
-"""What models and bijections look like."""
+"""What models and bijections look like.
+
+A row (n, d + k) is the d features, and then, for densities given conditions, the k columns of
+encoded conditions. The last of these is 1 where the conditions are known; else all are 0.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,13 @@ class Density(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats (n,) of rows (n, d), in their dtype."""
+        """Log-density in nats (n,) of the features of rows, given their conditions."""
 
     @abstractmethod
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw n rows (n, d), float64."""
+    def sample(
+        self, n: int, generator: torch.Generator, conditions: Tensor | None = None
+    ) -> Tensor:
+        """Draw the features (n, d) of n rows, float64, given their conditions (n, k) if any."""
 
 
 class Trainable(Density):
@@ -52,3 +58,8 @@ class Bijection(nn.Module, ABC):
     @abstractmethod
     def inverse(self, z: Tensor) -> Tensor:
         """Preimage (n, d) of rows (n, d)."""
+
+
+def join(x: Tensor, conditions: Tensor | None) -> Tensor:
+    """Rows of features (n, d) and conditions (n, k), if there are any."""
+    return x if conditions is None or not conditions.shape[1] else torch.cat([x, conditions], dim=1)

@@ -9,13 +9,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .interfaces import Bijection, Density
+from .interfaces import Bijection, Density, join
 
 
 class Preconditioned(Density):
     """Density of x when ``model`` is the density of ``z = bijection(x)``.
 
-    ``log p(x) = log p_model(z) + log |det dz/dx|``.
+    ``log p(x) = log p_model(z) + log |det dz/dx|``. Conditions pass unchanged.
     """
 
     bijection: Bijection
@@ -26,13 +26,20 @@ class Preconditioned(Density):
         self.bijection, self.model, self.n_features = bijection, model, n_features
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats of rows (n, d), in the units of x."""
-        z, log_det = self.bijection(x)
+        """Log-density in nats of rows, in the units of x."""
+        z, log_det = self.precondition(x)
         return self.model.log_prob(z) + log_det
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+    def precondition(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows as the model takes them, and the log-determinant of each."""
+        z, log_det = self.bijection(x[:, : self.n_features])
+        return join(z, x[:, self.n_features :]), log_det
+
+    def sample(
+        self, n: int, generator: torch.Generator, conditions: Tensor | None = None
+    ) -> Tensor:
         """Draw rows (n, d) in the units of x."""
-        return self.bijection.inverse(self.model.sample(n, generator))
+        return self.bijection.inverse(self.model.sample(n, generator, conditions))
 
 
 class Mixture(Density):
@@ -61,13 +68,17 @@ class Mixture(Density):
         columns = [cast(Density, component).log_prob(x) for component in self.components]
         return torch.stack(columns, dim=1).nan_to_num(nan=-math.inf, posinf=-math.inf)
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+    def sample(
+        self, n: int, generator: torch.Generator, conditions: Tensor | None = None
+    ) -> Tensor:
         """Draw rows (n, d): first the component of each, then its position."""
         choice = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         counts = choice.bincount(minlength=len(self.components)).tolist()
         parts = [
-            cast(Density, component).sample(count, generator)
-            for component, count in zip(self.components, counts, strict=True)
+            cast(Density, component).sample(
+                count, generator, None if conditions is None else conditions[choice == k]
+            )
+            for k, (component, count) in enumerate(zip(self.components, counts, strict=True))
             if count
         ]
         order = torch.argsort(choice, stable=True)

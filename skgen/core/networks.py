@@ -90,6 +90,9 @@ class VelocityNetwork(nn.Module):
         Gives ``zoom(t)``.
     generator : torch.Generator
         Source of the initial weights, on the CPU.
+    n_conditions : int
+        Number k of columns that follow those of x in all rows (n, d + k): the network sees them
+        like x, but nothing moves them and the divergence leaves them out.
     """
 
     # Weights of x are stored divided by these factors, so that the optimiser, whose steps have one
@@ -106,26 +109,27 @@ class VelocityNetwork(nn.Module):
         activation: str,
         path: GaussianPath,
         generator: torch.Generator,
+        n_conditions: int = 0,
     ) -> None:
         super().__init__()
         width_u, width_p = hidden_layer_sizes
-        width, d = width_u + width_p, n_features
+        width, d, n_in = width_u + width_p, n_features, n_features + n_conditions
         self.activation = activation
         self._space = Workspace()
         self.time_features = TimeFeatures(path)
         n_times = self.time_features.n_features
-        speed = torch.ones(2 * d + n_times, width)
-        speed[:d, :width_u], speed[d : 2 * d, :width_u] = self.speed_u, self.speed_u_zoom
-        speed[:d, width_u:], speed[d : 2 * d, width_u:] = self.speed_p, self.speed_p_zoom
+        speed = torch.ones(2 * n_in + n_times, width)
+        speed[:n_in, :width_u], speed[n_in : 2 * n_in, :width_u] = self.speed_u, self.speed_u_zoom
+        speed[:n_in, width_u:], speed[n_in : 2 * n_in, width_u:] = self.speed_p, self.speed_p_zoom
         self.register_buffer("speed", speed)
-        weights = [_uniform(n, width, generator) for n in (2 * d, n_times)]
+        weights = [_uniform(n, width, generator) for n in (2 * n_in, n_times)]
         self.weight_in = nn.Parameter(torch.cat(weights) / speed)
         self.hidden = nn.Parameter(_uniform(width_u, width_p, generator).T.contiguous())
         self.out = nn.Parameter(torch.zeros(d, width_p))
         self.bias_out = nn.Parameter(torch.zeros(d))
 
     def forward(self, x: Tensor, features: Tensor, zoom: Tensor) -> Tensor:
-        """Excess velocity (n, d) at positions (n, d) and times given by their features."""
+        """Excess velocity (n, d) of rows (n, d + k) at times given by their features."""
         return TwoLayers.apply(
             torch.cat([x, zoom * x, features], dim=1),
             self.weight_in * self.speed,
@@ -149,7 +153,7 @@ class VelocityNetwork(nn.Module):
         Returns
         -------
         callable
-            Maps a float time and positions (n, d) to the tuple of the excess velocity (n, d) and,
+            Maps a float time and rows (n, d + k) to the tuple of the excess velocity (n, d) and,
             if asked for, its divergence (n,).
         """
         function, gradient = ACTIVATIONS[self.activation]
@@ -157,7 +161,8 @@ class VelocityNetwork(nn.Module):
         bias_out = self.bias_out.detach().to(dtype)
         widths, d = hidden.shape[::-1], len(out)
         weight_in = (self.weight_in * self.speed).detach().to(dtype)
-        weight_x, weight_zoom, weight_t = weight_in.split([d, d, len(weight_in) - 2 * d])
+        n_in = (len(weight_in) - self.time_features.n_features) // 2
+        weight_x, weight_zoom, weight_t = weight_in.split([n_in, n_in, len(weight_in) - 2 * n_in])
         one = out.new_ones(())
 
         def excess(t: float, x: Tensor) -> tuple[Tensor, ...]:
@@ -169,7 +174,7 @@ class VelocityNetwork(nn.Module):
             value = torch.addmm(bias_out, function(p), out.T)
             if not divergence:
                 return (value,)
-            weight_u, weight_p = weight.split(widths, dim=1)
+            weight_u, weight_p = weight[:d].split(widths, dim=1)
             coupling = hidden.T * (weight_u.T @ out)
             slope_u = gradient(one.expand_as(u), u)
             skip = (weight_p * out).sum(0)
@@ -193,11 +198,12 @@ class DeepVelocityNetwork(nn.Module):
         activation: str,
         path: GaussianPath,
         generator: torch.Generator,
+        n_conditions: int = 0,
     ) -> None:
         super().__init__()
         self.activation = activation
         self.time_features = TimeFeatures(path)
-        n_inputs = 2 * n_features + self.time_features.n_features
+        n_inputs = 2 * (n_features + n_conditions) + self.time_features.n_features
         sizes = list(hidden_layer_sizes)
         self.weights = nn.ParameterList(
             nn.Parameter(_uniform(n_inputs + before, size, generator))
@@ -221,11 +227,13 @@ class DeepVelocityNetwork(nn.Module):
 
         def excess(t: float, x: Tensor) -> tuple[Tensor, ...]:
             times = self.time_features(x.new_full((len(x), 1), t))
+            d = len(self.bias_out)
 
-            def call(x: Tensor) -> Tensor:
-                return torch.func.functional_call(self, weights, (x, *times))
+            def call(moved: Tensor) -> Tensor:
+                rows = torch.cat([moved, x[:, d:]], dim=1)
+                return torch.func.functional_call(self, weights, (rows, *times))
 
-            return exact_divergence(call, x) if divergence else (call(x),)
+            return exact_divergence(call, x[:, :d]) if divergence else (call(x[:, :d]),)
 
         return excess
 
@@ -236,10 +244,11 @@ def velocity_network(
     activation: str,
     path: GaussianPath,
     generator: torch.Generator,
+    n_conditions: int = 0,
 ) -> VelocityNetwork | DeepVelocityNetwork:
     """Build the network with a closed-form divergence for two hidden layers, else the deep one."""
     kind = VelocityNetwork if len(hidden_layer_sizes) == 2 else DeepVelocityNetwork
-    return kind(n_features, hidden_layer_sizes, activation, path, generator)
+    return kind(n_features, hidden_layer_sizes, activation, path, generator, n_conditions)
 
 
 def _uniform(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,263 @@
+"""Densities given conditions: how y is encoded, and what its densities offer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from .base import to_array, weighted_mean
+from .trained import TrainedFlow
+
+MAX_CATEGORIES = 20  # different values of a column of whole numbers that is taken as categories
+
+
+class ConditionEncoder:
+    """Columns of conditions as numbers of about unit size, and a last column of ones.
+
+    Columns that are not numbers, or whole numbers of at most `MAX_CATEGORIES` values, are
+    categories, one column each; the others are standardised.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_conditions)
+        Training conditions.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows.
+    """
+
+    def __init__(self, y: Any, sample_weight: np.ndarray | None = None) -> None:
+        columns = condition_columns(y)
+        self.encoders = [
+            OneHotEncoder(sparse_output=False).fit(column[:, None])
+            if _categorical(column)
+            else StandardScaler().fit(column[:, None], sample_weight=sample_weight)
+            for column in columns
+        ]
+        self.n_columns = self(y).shape[1]
+
+    def __call__(self, y: Any) -> np.ndarray:
+        """Encoded conditions (n, k); ValueError if a category is new."""
+        columns = condition_columns(y)
+        if len(columns) != len(self.encoders):
+            raise ValueError(
+                f"y has {len(columns)} column(s); fit has seen {len(self.encoders)} of conditions."
+            )
+        parts = [
+            encoder.transform(_fitting(encoder, column))
+            for encoder, column in zip(self.encoders, columns, strict=True)
+        ]
+        return np.column_stack([*parts, np.ones(len(columns[0]))])
+
+    def repeated(self, y: Any, n: int) -> np.ndarray:
+        """Encoded conditions (n, k) of n rows: of each, one for all, or None, unknown: zeros."""
+        if y is None:
+            return np.zeros((n, self.n_columns))
+        if not hasattr(y, "columns"):
+            y = as_array(y)
+            if y.ndim == 0 or (y.ndim == 1 and len(self.encoders) > 1):
+                y = y.reshape(1, -1)
+        encoded = self(y)
+        if len(encoded) not in (1, n):
+            raise ValueError(
+                f"y must be one condition or {n} of them, one for each row; got {len(encoded)}."
+            )
+        return np.broadcast_to(encoded, (n, encoded.shape[1]))
+
+
+def condition_columns(y: Any) -> list[np.ndarray]:
+    """Columns of y, numbers as float64; refuses missing values and more than two dimensions."""
+    y = to_array(y)
+    if hasattr(y, "columns"):
+        columns = [np.asarray(y[name]) for name in y.columns]
+    else:
+        array = as_array(y)
+        if array.ndim not in (1, 2):
+            raise ValueError(
+                f"y must be of shape (n_samples,) or (n_samples, n_conditions), got {array.shape}."
+            )
+        columns = [array] if array.ndim == 1 else list(array.T)
+    columns = [_as_numbers(column) for column in columns]
+    for j, column in enumerate(columns):
+        if column.dtype == object:
+            missing = any(value is None or value != value for value in column)
+        else:
+            missing = not np.isfinite(column).all()
+        if missing:
+            raise ValueError(f"Column {j} of y contains NaN, infinity or None; drop those rows.")
+    return columns
+
+
+def as_array(y: Any) -> np.ndarray:
+    """Array of y, in which numbers beside text stay numbers."""
+    array = np.asarray(y)
+    return np.asarray(y, dtype=object) if array.dtype.kind in "US" else array
+
+
+def _as_numbers(column: np.ndarray) -> np.ndarray:
+    if column.dtype.kind in "biuf":
+        return column.astype(np.float64)
+    if column.dtype == object and all(isinstance(v, (bool, int, float, np.number)) for v in column):
+        return column.astype(np.float64)
+    return column.astype(object)
+
+
+def _categorical(column: np.ndarray) -> bool:
+    if column.dtype == object:
+        return True
+    whole = np.all(column == np.round(column))
+    return bool(whole) and len(np.unique(column)) <= MAX_CATEGORIES
+
+
+def _fitting(encoder: Any, column: np.ndarray) -> np.ndarray:
+    if isinstance(encoder, StandardScaler) and column.dtype == object:
+        raise ValueError(f"y must hold numbers, as in fit; got {column[0]!r}.")
+    return column[:, None]
+
+
+class ConditionalFlow(TrainedFlow):
+    """Base of the flows whose density may be given conditions y, if ``conditional`` is true."""
+
+    conditional: bool
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> ConditionalFlow:
+        """Fit the density to data, given conditions if ``conditional=True``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows: an array, a frame, a list or a torch tensor of finite numbers.
+        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            Conditions of the rows; ignored unless ``conditional=True``. Columns that are not
+            numbers, or whole numbers of at most 20 values, are categories.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. An integer weight k is the same as k copies of the row.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If X, y or a parameter is invalid. The estimator then keeps its former state.
+        """
+        super().fit(X, y, sample_weight)
+        return self
+
+    def score_samples(self, X: Any, y: Any = None) -> np.ndarray:
+        """Log-density of each row, given its conditions.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training data. Computed in float32 if X has it, else in
+            float64.
+        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            Conditions of the rows, or one for all, if the fit had some. None is the density that
+            the flow has learnt for rows whose conditions are unknown.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            Natural logarithm of the density (nats, in the units of X), in the dtype of X.
+        """
+        return self._by_chunks(X, lambda rows: self.module_.log_prob(rows), y)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean log-density of the rows, given their conditions.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training data.
+        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            Conditions of the rows; ignored unless ``conditional=True``.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the mean.
+
+        Returns
+        -------
+        log_likelihood : float
+            Mean of `score_samples` (nats), larger is better.
+        """
+        log_density = self.score_samples(X, y if self.conditional else None)
+        return weighted_mean(log_density, sample_weight)
+
+    def transform(self, X: Any, y: Any = None) -> np.ndarray:
+        """Carry rows back along the flow to noise.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training data.
+        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            As in `score_samples`.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_features)
+            Distributed like the base, standard normal by default, if X follows the flow; in the
+            dtype of X.
+        """
+        check_is_fitted(self)
+        density, flow = self._density, self._flow[1]
+        return self._by_chunks(
+            X, lambda rows: flow.transport(density.precondition(rows)[0], to_data=False), y
+        )
+
+    def inverse_transform(self, X: Any, y: Any = None) -> np.ndarray:
+        """Carry noise along the flow to data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Noise, standard normal by default, to sample from the flow.
+        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            As in `score_samples`.
+
+        Returns
+        -------
+        X_original : ndarray of shape (n_samples, n_features)
+            Rows in the units of the training data.
+        """
+        check_is_fitted(self)
+        bijection, flow = self._flow
+        return self._by_chunks(
+            X, lambda rows: bijection.inverse(flow.transport(rows, to_data=True)), y
+        )
+
+    def _training_rows(self, X: np.ndarray, y: Any, sample_weight: np.ndarray | None) -> np.ndarray:
+        if not self.conditional:
+            return X
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__}(conditional=True) requires y to be passed, but the target "
+                "y is None."
+            )
+        check_consistent_length(X, y)
+        if not (self.warm_start and hasattr(self, "module_")):
+            self._encoder = ConditionEncoder(y, sample_weight)
+        return np.column_stack([X, self._encoder(y)])
+
+    def _rows(self, X: np.ndarray, y: Any) -> np.ndarray:
+        conditions = self._conditions(y, len(X))
+        return X if conditions is None else np.column_stack([X, conditions.astype(X.dtype)])
+
+    def _conditions(self, y: Any, n: int) -> np.ndarray | None:
+        """Encoded conditions (n, k) of n rows; 0 where unknown; None if the fit had none."""
+        if self.conditional:
+            return self._encoder.repeated(y, n)
+        if y is not None:
+            raise ValueError(
+                f"y was given, but the estimator was fitted with conditional={self.conditional!r}."
+            )
+        return None
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = bool(self.conditional)
+        return tags
