@@ -60,11 +60,13 @@ class FlowMatchingDensity(PathDensity):
         Which noise goes with which row of a batch: any, or by the permutation that minimises the
         squared distances in blocks of 128 rows. That makes the ways straighter, so that fewer
         steps suffice, but leaves no score function.
-    base : "normal" or density estimator, default="normal"
-        Density of the noise: standard normal behind the preconditioning, or that of a copy of the
-        estimator fitted to X, in the units of X; with `sklearn.frozen.FrozenEstimator` around it, a
-        density fitted before to other rows, which the flow then carries to X. Not with paths that
-        start with a trace of the data or with more than the noise; there is no score function.
+    base : "normal", (mean, covariance) or density estimator, default="normal"
+        Density of the noise: standard normal behind the preconditioning; normal with this mean
+        (n_features,) and covariance (n_features, n_features) in the units of X; or that of a copy
+        of the estimator fitted to X, in the units of X; with `sklearn.frozen.FrozenEstimator`
+        around it, a density fitted before to other rows, which the flow then carries to X. Not with
+        paths that start with a trace of the data or with more than the noise; there is no score
+        function. See also the ``X_base`` of `fit`.
     preconditioning : {"auto", "standardize", "gaussianize"}, default="auto"
         What is done to X before the flow: whitening, or a monotone curve for each column that makes
         it normal, and then whitening. "auto" starts both and keeps the better on held-out rows.
@@ -176,7 +178,7 @@ class FlowMatchingDensity(PathDensity):
         "prediction": [StrOptions(set(TARGETS))],
         "loss": [StrOptions({"regression", "interpolant"})],
         "coupling": [StrOptions(set(PAIRINGS))],
-        "base": [StrOptions({"normal"}), HasMethods(["fit", "sample", "score_samples"])],
+        "base": [StrOptions({"normal"}), HasMethods(["fit", "sample", "score_samples"]), tuple],
         "conditional": ["boolean"],
         "divergence": [StrOptions({"exact", "rademacher", "gaussian"})],
         "n_probes": [Interval(Integral, 2, None, closed="left")],

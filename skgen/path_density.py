@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, cast
 
 import numpy as np
 import torch
+from scipy.stats import multivariate_normal
 from sklearn.base import clone
-from sklearn.utils import check_scalar
+from sklearn.utils import check_array, check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.func import jvp, vjp
+from tqdm import tqdm
 
-from .base import check_n_samples, draw_rows
+from .base import CHUNK_ROWS, check_n_samples, draw_rows, to_array
 from .conditions import ConditionalFlow
 from .core.flow import Flow
 from .core.interfaces import Bijection, Density, join
 from .core.models import Preconditioned
+from .core.objectives import Noise
+from .core.reflow import Reflow
 from .core.samplers import (
     LAST_TIME,
     TIME_GRIDS,
@@ -29,6 +35,8 @@ from .core.samplers import (
     langevin_step,
 )
 from .core.solvers import SOLVERS
+from .core.training import Trainer
+from .trained import fit_gaussian_mixture
 
 STOCHASTIC = ("euler_maruyama", "stochastic_heun")
 
@@ -58,23 +66,174 @@ class FittedBase(Density):
         return self.bijection(torch.from_numpy(rows).to(generator.device))[0]
 
 
+class Normal:
+    """Normal density of given mean (d,) and covariance (d, d), as a fitted estimator."""
+
+    def __init__(self, mean: Any, covariance: Any) -> None:
+        self.density = multivariate_normal(mean, covariance)
+
+    def score_samples(self, X: np.ndarray) -> np.ndarray:
+        """Log-density of rows (n, d)."""
+        return np.atleast_1d(self.density.logpdf(X))
+
+    def sample(self, n_samples: int, random_state: Any = None) -> np.ndarray:
+        """Draw rows (n, d)."""
+        rows = self.density.rvs(n_samples, random_state=random_state)
+        return np.reshape(rows, (n_samples, self.density.dim))
+
+
 class PathDensity(ConditionalFlow):
     """Base of the densities whose model is a `Flow`: samplers, velocity and score function."""
 
     base: Any = "normal"
+    _X_base: np.ndarray | None = None
+
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, X_base: Any = None
+    ) -> PathDensity:
+        """Fit the density to data, given conditions if ``conditional=True``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows: an array, a frame, a list or a torch tensor of finite numbers.
+        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            Conditions of the rows; ignored unless ``conditional=True``. Columns that are not
+            numbers, or whole numbers of at most 20 values, are categories.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. An integer weight k is the same as k copies of the row.
+        X_base : array-like of shape (n_base_samples, n_features), default=None
+            Rows that the flow is to carry to those of X, see `transport`, in place of noise. Their
+            density, which that of X follows from, is ``base`` fitted to them, or a Gaussian
+            mixture if that is "normal".
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If X, y or a parameter is invalid. The estimator then keeps its former state.
+        """
+        if X_base is not None:
+            X_base = check_array(to_array(X_base), dtype=np.float64, ensure_min_samples=2)
+        self._X_base = X_base
+        try:
+            super().fit(X, y, sample_weight)
+        finally:
+            del self._X_base
+        return self
+
+    def _candidates(self, x: Tensor, generator: torch.Generator) -> dict[str, Preconditioned]:
+        candidates = super()._candidates(x, generator)
+        if self._X_base is not None:
+            if self._X_base.shape[1] != self.n_features_in_:
+                raise ValueError(
+                    f"X_base has {self._X_base.shape[1]} column(s), X {self.n_features_in_}."
+                )
+            rows = torch.tensor(self._X_base, device=x.device)
+            for density in candidates.values():
+                cast(Flow, density.model).noise = Noise(density.bijection(rows)[0])
+        return candidates
 
     def _candidate(self, kind: str, x: Tensor, seed: int) -> Preconditioned:
         density = super()._candidate(kind, x, seed)
-        if not isinstance(self.base, str):
-            flow = cast(Flow, density.model)
-            ends = flow.path.coefficients(torch.tensor(0.0, dtype=torch.float64))
-            if [float(end) for end in ends] != [0.0, 1.0]:
-                raise ValueError(
-                    f"path={self.path!r} does not start as the noise alone, as a base needs."
-                )
-            estimator = clone(self.base).fit(x.cpu().numpy(), None)
-            flow.base = FittedBase(estimator, density.bijection)
+        if isinstance(self.base, str) and self._X_base is None:
+            return density
+        flow = cast(Flow, density.model)
+        ends = flow.path.coefficients(torch.tensor(0.0, dtype=torch.float64))
+        if [float(end) for end in ends] != [0.0, 1.0]:
+            raise ValueError(
+                f"path={self.path!r} does not start as the noise alone, as a base needs."
+            )
+        rows = x[:, : self.n_features_in_].cpu().numpy() if self._X_base is None else self._X_base
+        if isinstance(self.base, str):
+            z = density.bijection(torch.tensor(rows, device=x.device))[0]
+            flow.base = fit_gaussian_mixture(z, seed)
+        elif isinstance(self.base, tuple):
+            flow.base = FittedBase(Normal(*self.base), density.bijection)
+        else:
+            flow.base = FittedBase(clone(self.base).fit(rows, None), density.bijection)
         return density
+
+    def transport(self, X_base: Any, *, inverse: bool = False) -> np.ndarray:
+        """Carry rows of the base to data along the flow, or back.
+
+        Parameters
+        ----------
+        X_base : array-like of shape (n_samples, n_features)
+            Rows of the base in the units of X, such as the ``X_base`` of the fit.
+        inverse : bool, default=False
+            Whether to carry rows of the data to the base instead.
+
+        Returns
+        -------
+        X_moved : ndarray of shape (n_samples, n_features)
+            The rows that they become, in the units of X.
+        """
+        check_is_fitted(self)
+        bijection, flow = self._flow
+        return self._by_chunks(
+            X_base,
+            lambda x: bijection.inverse(flow.transport(bijection(x)[0], to_data=not inverse)),
+        )
+
+    def reflow(
+        self,
+        n_samples: int = 20_000,
+        *,
+        max_iter: int | None = None,
+        random_state: Any = None,
+    ) -> PathDensity:
+        """Straighten the fitted flow, so that samplers need few steps.
+
+        The flow is trained on, with pairs of noise and what it carries that to, so it learns to
+        take straight ways to the same rows. Its density stays exact, but is now that of the
+        straightened flow, and there is no score function any more.
+
+        Parameters
+        ----------
+        n_samples : int, default=20,000
+            Number of pairs.
+        max_iter : int, default=None
+            Gradient steps; None is half of what the fit may take.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the pairs and the batches; None uses the estimator's ``random_state``.
+
+        Returns
+        -------
+        self : object
+            The estimator with its flow straightened. Another call straightens it more.
+
+        References
+        ----------
+        Liu, Gong and Liu, "Flow straight and fast", 2023.
+        """
+        check_is_fitted(self)
+        check_n_samples(n_samples)
+        if self.conditional:
+            raise ValueError("reflow is for flows without conditions, but conditional=True.")
+        generator = self._generator(random_state, self._place_module())
+        plan = self._plan(self.n_features_in_)
+        n_steps = plan.max_iter // 2 if max_iter is None else max_iter
+        check_scalar(n_steps, "max_iter", Integral, min_val=1)
+        plan = replace(plan, max_iter=n_steps, round_length=max(1, n_steps // 40))
+        reflow = Reflow(copy.deepcopy(self._model))
+        rows = torch.cat(
+            [
+                reflow.pairs(min(CHUNK_ROWS, n_samples - start), generator)
+                for start in range(0, n_samples, CHUNK_ROWS)
+            ]
+        ).float()
+        with tqdm(total=n_steps, disable=not self.verbose) as bar:
+            trainer = Trainer(reflow, rows, None, plan, generator, bar, "reflow")
+            trainer.run()
+            trainer.finish()
+        reflow.flow.straightened = True
+        self._density.model = reflow.flow
+        return self
 
     @property
     def _model(self) -> Flow:
@@ -177,8 +336,9 @@ class PathDensity(ConditionalFlow):
         if not self._model.has_score:
             raise ValueError(
                 f"{what} the score function, which follows from the velocity only if the noise is "
-                f"normal and drawn independently of the data; this flow was fitted with "
-                f"coupling={self.coupling!r} and base={self.base!r}."
+                f"standard normal and drawn independently of the data; this flow has "
+                f"coupling={self.coupling!r}, base={self.base!r} and was fitted "
+                f"{'and straightened by reflow' if self._model.straightened else 'to rows of X'}."
             )
 
     def velocity(self, X: Any, t: float, y: Any = None) -> np.ndarray:

@@ -25,7 +25,8 @@ ALLOWED = {
     "marginals": {"bijections", "splines"},
     "samplers": {"gaussian", "paths", "solvers"},
     "objectives": {"gaussian", "times"},
-    "flow": CORE - {"flow", "models", "training"},
+    "flow": CORE - {"flow", "models", "reflow", "training"},
+    "reflow": {"flow"},
     "models": set(),
     "training": set(),
 }

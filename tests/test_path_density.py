@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from scipy.integrate import cumulative_trapezoid
-from scipy.stats import ks_2samp, kstest
+from scipy.stats import ks_2samp, kstest, multivariate_normal
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
@@ -181,6 +181,65 @@ def test_any_density_is_a_base(base, preconditioning):
     assert np.array_equal(clone(flow).fit(rows).score_samples(rows), flow.score_samples(rows))
 
 
+def test_a_normal_base_of_any_mean_and_covariance():
+    mean, covariance = np.array([3.0, -2.0]), np.array([[2.0, 0.3], [0.3, 0.5]])
+    flow = gaussian_flow(base=(mean, covariance))
+    expected = multivariate_normal(mean, covariance).logpdf(X)
+    assert_allclose(flow.score_samples(X), expected, atol=1e-6)
+    start = flow.sample_trajectory(4000, random_state=0)[0]
+    assert_allclose(start.mean(0), mean, atol=0.1)
+    assert_allclose(np.cov(start.T), covariance, atol=0.15)
+
+
+@pytest.mark.parametrize("coupling", ["independent", "optimal_transport"])
+@pytest.mark.parametrize("base", ["normal", KernelDensity(bandwidth=0.3)])
+def test_rows_are_carried_to_rows(coupling, base):
+    moons = TwoMoons().sample(2000, random_state=0)
+    source = np.random.RandomState(1).normal(size=(1000, 2)) * [0.3, 0.6] + [4.0, 1.0]
+    flow = FlowMatchingDensity(
+        base=base, coupling=coupling, hidden_layer_sizes=(32, 32), max_iter=600, random_state=0,
+        preconditioning="standardize", defensive_weight=0, early_stopping=False,
+    ).fit(moons, X_base=source)  # fmt: skip
+    moved = flow.transport(source)
+    assert_allclose(moved.mean(0), moons.mean(0), atol=0.15)
+    assert TwoMoons().score_samples(moved).mean() > TwoMoons().score_samples(source).mean() + 5
+    assert_allclose(flow.transport(moved, inverse=True), source, atol=0.02)
+    assert flow.score(moons) > GaussianMLE().fit(moons).score(moons) + 0.05
+    assert not hasattr(flow, "_X_base") or flow._X_base is None
+    with pytest.raises(ValueError, match="score function"):
+        flow.score_function(moons, 0.5)
+
+
+def test_rows_of_a_base_need_the_columns_of_X():
+    with pytest.raises(ValueError, match=r"X_base has 1 column\(s\), X 2"):
+        cheap_flow().fit(X, X_base=X[:, :1])
+
+
+def test_reflow_straightens_and_keeps_the_density():
+    moons = TwoMoons().sample(3000, random_state=0)
+    flow = FlowMatchingDensity(
+        hidden_layer_sizes=(64, 64), max_iter=800, preconditioning="standardize", random_state=0
+    ).fit(moons)
+    before, score = flow.straightness(500, 0), flow.score(moons)
+    coarse = few_step_error(flow)
+    assert flow.reflow(3000, max_iter=800, random_state=0) is flow
+    assert flow.straightness(500, 0) < 0.3 * before
+    assert few_step_error(flow) < 0.5 * coarse
+    assert flow.score(moons) == pytest.approx(score, abs=0.2)
+    with pytest.raises(ValueError, match="straightened by reflow"):
+        flow.score_function(moons, 0.5)
+    again = pickle.loads(pickle.dumps(flow))
+    assert_allclose(again.score_samples(moons), flow.score_samples(moons))
+
+
+def few_step_error(flow):
+    exact = flow.sample_trajectory(500, random_state=0, n_steps=128)[-1]
+    few = flow.sample_trajectory(
+        500, random_state=0, sampler="euler", n_steps=4, time_grid="uniform"
+    )[-1]
+    return np.sqrt(np.mean((few - exact) ** 2))
+
+
 def test_a_base_needs_a_path_that_starts_as_noise():
     with pytest.raises(ValueError, match="start as the noise alone"):
         cheap_flow(base=GaussianMLE(), path="variance_exploding").fit(X)
@@ -230,6 +289,8 @@ def test_hutchinson_is_unbiased_with_the_error_it_reports(kind, sizes):
         (lambda f: f.score_function(X, 1.0), "no noise at t=1.0"),
         (lambda f: f.langevin_dynamics(X, step_size=0), "step_size == 0"),
         (lambda f: f.velocity(X[:, :1], 0.5), "1 features"),
+        (lambda f: f.reflow(0), "n_samples must be"),
+        (lambda f: f.reflow(10, max_iter=0), "max_iter == 0"),
     ],
 )
 def test_bad_input(call, message):

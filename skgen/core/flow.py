@@ -76,6 +76,7 @@ class Flow(Transport):
     probes: Tensor | None
     sampler: Sampler | None = None  # in place of the accurate solution
     guidance = 0.0  # of samples
+    straightened = False  # by `Reflow`
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class Flow(Transport):
         self.group_size = 512 if n_features <= 3 else 64
         self.base = StandardNormal(n_features)
         self._times = TrainingTimes(path, objective.target, network.time_features, self.time_power)
-        self._space, self._noise = Workspace(), Noise()
+        self._space, self.noise = Workspace(), Noise()
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Flow-matching loss ``mean (v(x_t, t) - E[dx_t/dt | x_t])^2`` over rows and features.
@@ -115,17 +116,31 @@ class Flow(Transport):
         n_groups = max(1, len(rows) // self.group_size)
         x, true = self._split(rows[: len(rows) - len(rows) % n_groups])  # the rest sits this out
         shown = self._hide(true, generator)
-        noise = self._noise.draw(self.base, x, generator)
+        noise = self.noise.draw(self.base, x, generator)
         if self.objective.pairing is not None:
             noise = noise[self.objective.pairing(noise, x)]
-        times = self._times.next_batch(x, generator)
-        x_t = torch.addcmul(times.alpha * x, times.sigma, noise)
-        target = torch.addcmul(times.data_rate * x, times.noise_rate, noise)
+        times, x_t, target = self._on_the_way(x, noise, generator)
         if self.has_score:
             origin = self._expected_origin(x, x_t, true, shown, times, n_groups)
             target.addcmul_(times.origin_rate, origin - x)
-        found = self.network(join(x_t, shown), times.features, times.zoom)
-        return self.objective(found, target, x_t, times)
+        return self._error(join(x_t, shown), target, times)
+
+    def loss_of_pairs(self, x: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
+        """Flow-matching loss for rows x (n, d) each of which belongs to its noise (n, d)."""
+        times, x_t, target = self._on_the_way(x, noise, generator)
+        return self._error(x_t, target, times)
+
+    def _on_the_way(
+        self, x: Tensor, noise: Tensor, generator: torch.Generator
+    ) -> tuple[TimeColumns, Tensor, Tensor]:
+        """Times, and the positions and excess velocities then."""
+        times = self._times.next_batch(x, generator)
+        x_t = torch.addcmul(times.alpha * x, times.sigma, noise)
+        return times, x_t, torch.addcmul(times.data_rate * x, times.noise_rate, noise)
+
+    def _error(self, rows: Tensor, target: Tensor, times: TimeColumns) -> Tensor:
+        found = self.network(rows, times.features, times.zoom)
+        return self.objective(found, target, self._split(rows)[0], times)
 
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Positions (n, d) and conditions (n, k)."""
@@ -147,7 +162,8 @@ class Flow(Transport):
     @property
     def has_score(self) -> bool:
         """Whether the noise is normal and independent of the data, as score functions need."""
-        return self.objective.pairing is None and isinstance(self.base, StandardNormal)
+        independent = self.objective.pairing is None and not self.straightened
+        return independent and isinstance(self.base, StandardNormal)
 
     def _expected_origin(
         self,

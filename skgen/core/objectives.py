@@ -51,20 +51,28 @@ class Objective:
 
 
 class Noise:
-    """Noise for training; that of a base other than normal is drawn from rows drawn once."""
+    """Noise for training; that of a base other than normal is drawn from rows drawn once.
+
+    Parameters
+    ----------
+    rows : tensor of shape (m, d), optional
+        What to draw from in place of samples of the base.
+    """
 
     n_rows = 2**15
 
-    def __init__(self) -> None:
-        self.rows: Tensor | None = None
+    def __init__(self, rows: Tensor | None = None) -> None:
+        self.rows = rows
 
     def draw(self, base: Density, like: Tensor, generator: torch.Generator) -> Tensor:
         """As many rows as ``like``."""
         if isinstance(base, StandardNormal):
             return standard_normal(len(like), like, generator)
         if self.rows is None:
-            self.rows = base.sample(self.n_rows, generator).to(like)
-        choice = torch.randint(self.n_rows, (len(like),), generator=generator, device=like.device)
+            self.rows = base.sample(self.n_rows, generator)
+        self.rows = self.rows.to(like)
+        n_rows = len(self.rows)
+        choice = torch.randint(n_rows, (len(like),), generator=generator, device=like.device)
         return self.rows[choice]
 
     def __getstate__(self) -> dict:

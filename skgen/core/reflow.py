@@ -1,0 +1,50 @@
+"""Straightening of a fitted flow."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .flow import Flow
+from .interfaces import Trainable
+
+
+class Reflow(Trainable):
+    """Trains a flow on pairs of noise and what the flow itself carried it to.
+
+    The ways between such pairs do not cross much, so the flow that follows them is straighter, with
+    the same samples. Rows are (n, 2 d): the data, then the noise.
+
+    Parameters
+    ----------
+    flow : Flow
+        Changed by the training.
+
+    References
+    ----------
+    Liu, Gong and Liu, "Flow straight and fast", 2023.
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def pairs(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw noise and carry it to data by the flow: rows (n, 2 d)."""
+        noise = self.flow.base.sample(n, generator)
+        return torch.cat([self.flow.transport(noise, to_data=True), noise], dim=1)
+
+    def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Flow-matching loss of pairs."""
+        data, noise = x.tensor_split(2, dim=1)
+        return self.flow.loss_of_pairs(data, noise, generator)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats of the data of pairs."""
+        return self.flow.log_prob(x.tensor_split(2, dim=1)[0])
+
+    def sample(
+        self, n: int, generator: torch.Generator, conditions: Tensor | None = None
+    ) -> Tensor:
+        """Draw data (n, d)."""
+        return self.flow.sample(n, generator)
