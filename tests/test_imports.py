@@ -26,9 +26,10 @@ ALLOWED = {
     "objectives": {"gaussian", "times"},
     "flow": CORE - {"flow", "models", "training"},
     "models": set(),
+    "conditioning": set(),
     "training": set(),
 }
-DOOR = {"base", "trained", "path_density"}  # what estimators share
+DOOR = {"base", "completion", "trained", "path_density"}  # what estimators share
 ROOMS = {"compose", "datasets", "mixing"}  # know densities by their public methods only
 ESTIMATORS = TOP - DOOR - ROOMS - {"exceptions"}
 
