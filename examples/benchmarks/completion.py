@@ -2,12 +2,12 @@
 
 ``python -m examples.benchmarks.completion --data DIR`` takes every ``.npz`` file of a folder with
 arrays ``train`` and ``test``, deletes half of the values of up to 1,000 test rows at random, has
-each method complete them, and prints the energy distance between the completed rows and as many
-true ones, in columns standardised by the training rows, with seconds of fit and completion in
-brackets. It is 0 if and only if the distributions are the same; its square is estimated with all
-pairs. The true rows are other rows of the test where it has 1,000, so that "truth", the rows before
-the deletion, is not at 0 either; elsewhere they are the same rows. The imputers see the training
-rows and those to complete at once, as they are made for; they and the densities have defaults.
+each method complete them, and prints two energy distances of the completed rows, in columns
+standardised by the training rows: to as many other rows of the test, if it has at least 1,000, and
+to the same rows before the deletion; and in brackets the seconds of fit and completion. The
+distance is 0 if and only if two distributions are the same; its square is estimated with all pairs,
+so the first is not 0 for the true rows either ("truth"). The imputers see the training rows and
+those to complete at once, as they are made for; they and the densities have their defaults.
 """
 
 from __future__ import annotations
@@ -55,30 +55,34 @@ def energy_distance(X, Y):
     return float(np.sqrt(max(squared, 0)))
 
 
-def rows_of(test, rng):
-    """Rows to complete, true rows to compare with, and whether these are others."""
+def split(test, rng):
+    """Rows to complete, and others to compare them with, none if there are few."""
     test = rng.permutation(test)
     half = len(test) // 2
     if half < N_ROWS // 2:
-        return test[:N_ROWS], test[:N_ROWS], False
-    return test[:half][:N_ROWS], test[half:][:N_ROWS], True
+        return test[:N_ROWS], None
+    return test[:half][:N_ROWS], test[half:][:N_ROWS]
 
 
 def run(path, names, seed):
     """Cells of one table's line."""
     data, rng = np.load(path), np.random.default_rng(seed)
-    train = data["train"]
-    rows, true, others = rows_of(data["test"], rng)
+    rows, others = split(data["test"], rng)
     partial = np.where(rng.random(rows.shape) < 0.5, np.nan, rows)
-    scale = StandardScaler().fit(train).transform
-    true = scale(true)
-    cells = [f"{len(rows)} {'other' if others else 'same'}"]
-    cells.append(f"{energy_distance(scale(rows), true):.3f}")
+    scale = StandardScaler().fit(data["train"]).transform
+
+    def distances(completed):
+        to_others = "-"
+        if others is not None:
+            to_others = f"{energy_distance(scale(completed), scale(others)):.3f}"
+        return f"{to_others}, {energy_distance(scale(completed), scale(rows)):.3f}"
+
+    cells = [str(len(rows)), distances(rows)]
     for name in names:
         start = time.perf_counter()
-        completed = METHODS[name](train, partial, seed)
+        completed = METHODS[name](data["train"], partial, seed)
         seconds = time.perf_counter() - start
-        cells.append(f"{energy_distance(scale(completed), true):.3f} ({seconds:.0f})")
+        cells.append(f"{distances(completed)} ({seconds:.0f})")
     return cells
 
 
@@ -92,7 +96,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")
-    print("| " + " | ".join(["set", "rows, true rows", "truth", *args.only]) + " |")
+    print("| " + " | ".join(["set", "rows", "truth", *args.only]) + " |")
     print("|---" * (3 + len(args.only)) + "|")
     for path in sorted(args.data.glob("*.npz")):
         if not args.tables or path.stem in args.tables:
