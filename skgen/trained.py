@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .base import BaseDensity, as_frequencies, refuse_constant_columns
+from .completion import CompletingDensity
 from .core.activations import ACTIVATIONS
 from .core.conditional import fit_categories, fit_residual
 from .core.gaussian import (
@@ -49,7 +50,7 @@ MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose 
 MAX_MIXTURE_ROWS = 20_000  # for the Gaussian mixture, which no longer gains from more
 
 
-class TrainedDensity(CallbackSupportMixin, BaseDensity):
+class TrainedDensity(CallbackSupportMixin, CompletingDensity):
     """Base of the densities trained by gradient steps.
 
     A subclass builds its model in `_build_model`. The fitted density is a defensive mixture: the

@@ -28,9 +28,10 @@ ALLOWED = {
     "flow": CORE - {"flow", "models", "reflow", "training"},
     "reflow": {"flow"},
     "models": set(),
+    "conditioning": set(),
     "training": set(),
 }
-DOOR = {"base", "trained", "conditions", "path_density"}  # what estimators share
+DOOR = {"base", "completion", "trained", "conditions", "path_density"}  # what estimators share
 ROOMS = {"compose", "datasets", "mixing"}  # know densities by their public methods only
 ESTIMATORS = TOP - DOOR - ROOMS - {"exceptions"}
 
