@@ -255,10 +255,10 @@ class PathDensity(TrainedFlow):
         bijection, flow = self._density.bijection, self._model
 
         def move(x: Tensor) -> Tensor:
-            z, time = bijection(x)[0], x.new_tensor(float(t))
+            z, time = bijection(self._unfold(x))[0], x.new_tensor(float(t))
             for _ in range(n_steps):
                 z = langevin_step(flow, z, time, step_size, generator)
-            return bijection.inverse(z)
+            return self._fold(bijection.inverse(z))
 
         return self._by_chunks(X, move)
 
@@ -277,7 +277,7 @@ class PathDensity(TrainedFlow):
         """
         check_is_fitted(self)
         bijection, flow = self._density.bijection, self._model
-        return self._by_chunks(X, lambda x: flow.log_prob_error(bijection(x)[0]))
+        return self._by_chunks(X, lambda x: flow.log_prob_error(bijection(self._unfold(x))[0]))
 
     def straightness(self, n_samples: int = 1000, random_state: Any = None) -> float:
         """How much the ways of the flow deviate from straight lines at constant speed.

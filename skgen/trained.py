@@ -6,7 +6,7 @@ import copy
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, cast
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from .base import BaseDensity, as_frequencies, refuse_constant_columns
 from .core.activations import ACTIVATIONS
+from .core.bijections import Chain
 from .core.gaussian import (
     Gaussian,
     StandardNormal,
@@ -30,11 +31,13 @@ from .core.gaussian import (
     fit_gaussian,
     standard_normal_log_prob,
 )
-from .core.interfaces import Bijection, Trainable, Transport
+from .core.interfaces import Bijection, Density, Trainable, Transport
 from .core.marginals import fit_preconditioner
 from .core.models import Mixture, Preconditioned
+from .core.supports import Bounded, Folded, Folding
 from .core.training import History, Plan, Trainer
 from .mixing import mixture_weights
+from .supports import Supports, check_supported, declared_supports
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -45,6 +48,7 @@ except ImportError:  # scikit-learn < 1.9
 
 
 MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
+MAX_SPREAD = 100_000  # rows that copies of rows with whole numbers may add up to
 MAX_MIXTURE_ROWS = 20_000  # for the Gaussian mixture, which no longer gains from more
 
 
@@ -63,6 +67,9 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         "preconditioning": [StrOptions({"auto", "standardize", "gaussianize"})],
         "reg_covar": [Interval(Real, 0, None, closed="left")],
         "defensive_weight": [Interval(Real, 0, 0.25, closed="left")],
+        "bounds": [Mapping, None],
+        "periodic": [Mapping, None],
+        "discrete": ["array-like", None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -79,6 +86,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
     def _build_model(self, z: Tensor, generator: torch.Generator) -> Trainable:
         """Make an untrained model of whitened rows; weights from a generator on the CPU."""
 
+    _supports: Supports  # read in `fit`
     _auto_max_iter: tuple[int, int]  # for up to three features, for more
     _probe_steps: int  # after which "auto" keeps the better preconditioning, or a third of all
 
@@ -92,13 +100,15 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
 
     def _fit_model(
         self, x: Tensor, sample_weight: Tensor | None, generator: torch.Generator
-    ) -> Mixture:
-        _, variance = column_moments(x)
-        refuse_constant_columns(self, (variance <= 0).nonzero()[:, 0].tolist())
-        weight = None if sample_weight is None else sample_weight.cpu().numpy()
-        x = x[as_frequencies(x.cpu().numpy(), weight)]
+    ) -> Density:
+        x = self._checked(x, sample_weight)
+        folding = self._folding(x, generator.initial_seed())
         x_train, x_held = self._hold_out(x, generator)
-        gaussian = fit_gaussian(x, None, "full", max(self.reg_covar, 1e-9))
+        if folding is not None:
+            x_train = folding.spread(x_train, MAX_SPREAD, generator)
+            x_held = x_held if x_held is None else folding.spread(x_held, MAX_HELD_OUT, generator)
+            x = x_train if x_held is None else torch.cat([x_train, x_held])
+        gaussian = self._gaussian(x)
         candidates = self._candidates(x_train, generator)
         plan = self._plan(x.shape[1])
         n_rounds = math.ceil(min(self._probe_steps, plan.max_iter / 3) / plan.round_length)
@@ -124,7 +134,54 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         self.validation_scores_ = history.scores if self.early_stopping else None
         self.best_validation_score_ = history.best_score if self.early_stopping else None
         self._warn_unless_converged(history)
-        return self._defended(candidates[kind], gaussian, x_train, x_held, generator.initial_seed())
+        seed = generator.initial_seed()
+        mixture = self._defended(candidates[kind], gaussian, x_train, x_held, seed)
+        return mixture if folding is None else Folded(folding, mixture)
+
+    def _checked(self, x: Tensor, sample_weight: Tensor | None) -> Tensor:
+        """Rows in order and as often as they weigh, if they vary and are as declared."""
+        _, variance = column_moments(x)
+        refuse_constant_columns(self, (variance <= 0).nonzero()[:, 0].tolist())
+        supports = declared_supports(self)
+        if self.warm_start and hasattr(self, "module_"):
+            if self._density.n_features != x.shape[1]:
+                raise ValueError(
+                    f"warm_start=True continues the fit on {self._density.n_features} feature(s), "
+                    f"but X has {x.shape[1]}."
+                )
+            if self._supports != supports:
+                raise ValueError(
+                    "warm_start=True continues with the bounds, periodic and discrete of the "
+                    f"former fit, {self._supports}, got {supports}."
+                )
+        check_supported(self, supports, x)
+        self._supports = supports
+        weight = None if sample_weight is None else sample_weight.cpu().numpy()
+        return x[as_frequencies(x.cpu().numpy(), weight)]
+
+    def _folding(self, x: Tensor, seed: int) -> Folding | None:
+        """How rows come to lie on the line, or None where they do."""
+        if not self._supports.circles and not self._supports.discrete:
+            return None
+        if self.warm_start and hasattr(self, "module_"):
+            return copy.deepcopy(cast(Folded, self.module_).folding).to(x.device)
+        return Folding(x, self._supports.circles, self._supports.discrete, seed)
+
+    def _gaussian(self, x: Tensor) -> Density:
+        """Gaussian fitted to all rows, behind their bounds if there are any."""
+        variance = max(self.reg_covar, 1e-9)
+        if not self._supports.bounds:
+            return fit_gaussian(x, None, "full", variance)
+        bounded = Bounded(x, self._supports.bounds)
+        gaussian = fit_gaussian(bounded(x)[0], None, "full", variance)
+        return Preconditioned(bounded, gaussian, x.shape[1])
+
+    def _preconditioner(self, kind: str, x: Tensor) -> Chain:
+        """Bijection fitted to rows, which begins with their bounds if there are any."""
+        if not self._supports.bounds:
+            return fit_preconditioner(x, kind, self.reg_covar)
+        bounded = Bounded(x, self._supports.bounds)
+        return Chain(bounded, fit_preconditioner(bounded(x)[0], kind, self.reg_covar))
 
     def _plan(self, n_features: int) -> Plan:
         """Settings of the training.
@@ -160,15 +217,8 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
 
     def _candidates(self, x: Tensor, generator: torch.Generator) -> dict[str, Preconditioned]:
         """Untrained models behind their fitted preconditioners, or the fitted one to continue."""
-        d = x.shape[1]
         if self.warm_start and hasattr(self, "module_"):
-            density = copy.deepcopy(self._density).to(x.device)
-            if density.n_features != d:
-                raise ValueError(
-                    f"warm_start=True continues the fit on {density.n_features} feature(s), but X "
-                    f"has {d}."
-                )
-            return {self.preconditioning_: density}
+            return {self.preconditioning_: copy.deepcopy(self._density).to(x.device)}
         kinds = [self.preconditioning]
         if self.preconditioning == "auto":
             # Without held-out rows there is nothing to choose by.
@@ -177,7 +227,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
 
     def _candidate(self, kind: str, x: Tensor, seed: int) -> Preconditioned:
         # Its own generator: "auto" gives the same model as the kind it chooses does by itself.
-        bijection = fit_preconditioner(x, kind, self.reg_covar)
+        bijection = self._preconditioner(kind, x)
         model = self._build_model(bijection(x)[0], torch.Generator().manual_seed(seed))
         return Preconditioned(bijection, model.to(x.device), x.shape[1])
 
@@ -185,7 +235,7 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         self,
         kind: str,
         density: Preconditioned,
-        gaussian: Gaussian,
+        gaussian: Density,
         x_train: Tensor,
         x_held: Tensor | None,
         plan: Plan,
@@ -231,18 +281,18 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
     def _defended(
         self,
         density: Preconditioned,
-        gaussian: Gaussian,
+        gaussian: Density,
         x_train: Tensor,
         x_held: Tensor | None,
         seed: int,
     ) -> Mixture:
         """Mix the trained density with simple ones; weights by EM on the held-out rows."""
-        density = density.to(gaussian.mean.device)
+        density = density.to(x_train.device)
         floor = self.defensive_weight
         if not floor:
             return Mixture([density], [1.0])
         bijection, d = density.bijection, density.n_features
-        normal = StandardNormal(d).to(gaussian.mean.device)
+        normal = StandardNormal(d).to(x_train.device)
         some = x_train[:: -(-len(x_train) // MAX_MIXTURE_ROWS)]  # spread: the rows may be sorted
         simple = [fit_gaussian_mixture(bijection(some)[0], seed), normal]
         defence = [Preconditioned(bijection, model, d) for model in simple]
@@ -254,9 +304,23 @@ class TrainedDensity(CallbackSupportMixin, BaseDensity):
         return mixture
 
     @property
+    def _mixture(self) -> Mixture:
+        """The trained density with its defence, of rows on the line."""
+        module = self.module_
+        return cast(Mixture, module.model if isinstance(module, Folded) else module)
+
+    @property
     def _density(self) -> Preconditioned:
         """The trained density without its defence."""
-        return cast(Preconditioned, cast(Mixture, self.module_).components[0])
+        return cast(Preconditioned, self._mixture.components[0])
+
+    def _unfold(self, x: Tensor) -> Tensor:
+        """Rows on the line."""
+        return self.module_.folding.unfold(x) if isinstance(self.module_, Folded) else x
+
+    def _fold(self, x: Tensor) -> Tensor:
+        """Rows from the line."""
+        return self.module_.folding.fold(x) if isinstance(self.module_, Folded) else x
 
 
 class TrainedFlow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedDensity):
@@ -278,7 +342,9 @@ class TrainedFlow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedDens
         """
         check_is_fitted(self)
         bijection, flow = self._flow
-        return self._by_chunks(X, lambda x: flow.transport(bijection(x)[0], to_data=False))
+        return self._by_chunks(
+            X, lambda x: flow.transport(bijection(self._unfold(x))[0], to_data=False)
+        )
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Carry noise along the flow to data.
@@ -295,7 +361,9 @@ class TrainedFlow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedDens
         """
         check_is_fitted(self)
         bijection, flow = self._flow
-        return self._by_chunks(X, lambda z: bijection.inverse(flow.transport(z, to_data=True)))
+        return self._by_chunks(
+            X, lambda z: self._fold(bijection.inverse(flow.transport(z, to_data=True)))
+        )
 
     @property
     def _flow(self) -> tuple[Bijection, Transport]:
@@ -305,7 +373,7 @@ class TrainedFlow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedDens
     @property
     def mixture_weights_(self) -> np.ndarray:
         """Weights of the flow, a Gaussian mixture, the flow's start and a Gaussian."""
-        return cast(Mixture, self.module_).weights.cpu().numpy()
+        return self._mixture.weights.cpu().numpy()
 
     @property
     def _n_features_out(self) -> int:

@@ -28,7 +28,7 @@ ALLOWED = {
     "models": set(),
     "training": set(),
 }
-DOOR = {"base", "trained", "path_density"}  # what estimators share
+DOOR = {"base", "supports", "trained", "path_density"}  # what estimators share
 ROOMS = {"compose", "datasets", "mixing"}  # know densities by their public methods only
 ESTIMATORS = TOP - DOOR - ROOMS - {"exceptions"}
 
