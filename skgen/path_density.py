@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -63,6 +64,7 @@ class PathDensity(TrainedFlow):
     def _candidate(self, kind: str, x: Tensor, seed: int) -> Preconditioned:
         density = super()._candidate(kind, x, seed)
         if not isinstance(self.base, str):
+            self._check_base()
             flow = cast(Flow, density.model)
             ends = flow.path.coefficients(torch.tensor(0.0, dtype=torch.float64))
             if [float(end) for end in ends] != [0.0, 1.0]:
@@ -72,6 +74,14 @@ class PathDensity(TrainedFlow):
             estimator = clone(self.base).fit(x.cpu().numpy(), None)
             flow.base = FittedBase(estimator, density.bijection)
         return density
+
+    def _check_base(self) -> None:
+        """Raise ValueError unless all mass of the base is within the bounds of X."""
+        fitted = self.base.estimator if isinstance(self.base, FrozenEstimator) else self.base
+        if self._supports.bounds and getattr(fitted, "bounds", None) != self.bounds:
+            raise ValueError(
+                f"With bounds={self.bounds!r} the base must have the same bounds, got {fitted!r}."
+            )
 
     @property
     def _model(self) -> Flow:

@@ -59,13 +59,15 @@ class Bounded(Bijection):
         for j, (low, high, scale) in self.intervals.items():
             score = columns[j]
             if math.isinf(high):
-                column = low - scale * torch.special.log_ndtr(-score)
-            elif math.isinf(low):
+                columns[j] = low - scale * torch.special.log_ndtr(-score)
+                continue
+            if math.isinf(low):
                 column = high + scale * torch.special.log_ndtr(score)
             else:
                 from_low = low + scale * torch.special.ndtr(score)
                 from_high = high - scale * torch.special.ndtr(-score)
                 column = torch.where(score < 0, from_low, from_high)
+            # A whole number in its unit interval must not be rounded to the next.
             columns[j] = column.clamp(max=math.nextafter(high, -math.inf))
         return torch.stack(columns, -1)
 
