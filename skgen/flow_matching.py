@@ -79,8 +79,8 @@ class FlowMatchingDensity(PathDensity):
         From a column to ``(low, high)``, one period: it lives on a circle, as angles and times of
         the day do. Scoring takes three passes for each such column.
     discrete : sequence, default=None
-        Columns of whole numbers, which may have bounds or a period too. Log-densities are then
-        of a probability of theirs, from below. Scoring takes 16 passes.
+        Columns of whole numbers, which may have bounds or a period too. In these the density is a
+        probability, and `score_samples` a lower bound, from 16 passes.
     solver : {"adams", "rk4", "dopri5", "heun", "midpoint", "euler"}, default="adams"
         Solver of the ODE. "adams", a multistep method of fourth order, evaluates the velocity once
         a step; the others are Runge-Kutta methods, with 4, 6, 2, 2 and 1 evaluations.

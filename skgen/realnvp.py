@@ -72,8 +72,8 @@ class RealNVPDensity(TrainedFlow):
         From a column to ``(low, high)``, one period: it lives on a circle, as angles and times of
         the day do. Scoring takes three passes for each such column.
     discrete : sequence, default=None
-        Columns of whole numbers, which may have bounds or a period too. Log-densities are then
-        of a probability of theirs, from below. Scoring takes 16 passes.
+        Columns of whole numbers, which may have bounds or a period too. In these the density is a
+        probability, and `score_samples` a lower bound, from 16 passes.
     batch_size : int, default=256
         Rows a gradient step, or all where there are fewer.
     learning_rate_init : float, default=7e-3
