@@ -162,7 +162,8 @@ class Folding(nn.Module):
         """Rows on the line; those with whole numbers up to 16 times, each with its own noise."""
         if self.discrete.any():
             x = x.repeat(max(1, min(16, most // len(x))), 1)
-        noise = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        shape = (len(x), len(self.discrete))
+        noise = torch.rand(shape, generator=generator, dtype=x.dtype, device=x.device)
         return self.unfold(x, noise * self.discrete)
 
     def unfold(self, x: Tensor, noise: Tensor | None = None, turns: Tensor | None = None) -> Tensor:

@@ -91,6 +91,8 @@ def test_folding():
     spread = folding.spread(x, 1000, generator())
     assert spread.shape == (800, 3)
     assert ((spread[:, 0] >= cut) & (spread[:, 0] < cut + 4)).all()
+    wider = folding.spread(torch.cat([x, x[:, 2:]], 1), 1000, generator())
+    assert wider[:, :3].equal(spread) and wider[:, 3].equal(x[:, 2].repeat(2))
     for copy in spread.split(400):
         assert_close(folding.fold(copy), x)
     assert (spread[:400, 1] != spread[400:, 1]).all()
