@@ -14,9 +14,10 @@ from torch import Tensor
 
 from .base import CHUNK_ROWS, BaseDensity, to_array, wrap_samples
 from .core.bijections import Chain
+from .core.conditional import Residual
 from .core.conditioning import ConditionalMixture, GaussianMixture, last_of_chain
 from .core.gaussian import Gaussian
-from .core.interfaces import Bijection
+from .core.interfaces import Bijection, join
 from .core.marginals import Whitening
 from .core.models import Mixture, Preconditioned
 
@@ -40,6 +41,19 @@ class CompletingDensity(BaseDensity):
     @abstractmethod
     def _density(self) -> Preconditioned:
         """The trained density without its defence."""
+
+    @property
+    @abstractmethod
+    def _mixture(self) -> Mixture:
+        """The trained density with its defence, of rows on the line."""
+
+    @abstractmethod
+    def _unfold(self, x: Tensor) -> Tensor:
+        """Rows on the line."""
+
+    @abstractmethod
+    def _fold(self, x: Tensor) -> Tensor:
+        """Rows from the line."""
 
     def sample_given(
         self, X_partial: Any, random_state: Any = None, *, n_proposals: int = 64
@@ -85,6 +99,9 @@ class CompletingDensity(BaseDensity):
 
         Rubin, "Using the SIR algorithm to simulate posterior distributions", 1988.
         """
+        return self._complete(X_partial, random_state, n_proposals)
+
+    def _complete(self, X_partial: Any, random_state: Any, n_proposals: int, y: Any = None) -> Any:
         check_is_fitted(self)
         check_scalar(n_proposals, "n_proposals", Integral, min_val=1)
         X = validate_data(
@@ -97,6 +114,7 @@ class CompletingDensity(BaseDensity):
         )
         device = self._place_module()
         generator = self._generator(random_state, device)
+        conditions = torch.tensor(self._rows(X, y)[:, X.shape[1] :], device=device)
         unknown = np.isnan(X)
         empty = unknown.all(axis=1)
         n, d = max(1, MAX_NUMBERS // (n_proposals * X.shape[1])), X.shape[1]
@@ -105,39 +123,49 @@ class CompletingDensity(BaseDensity):
                 # As many numbers for few rows as for many, so that rows need not know of others.
                 randomness = _draw_randomness(n, n_proposals, d, generator)
                 x = torch.tensor(X[rows], device=device)
-                X[rows] = self._completed(x, randomness).cpu().numpy()
+                X[rows] = self._completed(x, conditions[rows], randomness).cpu().numpy()
             for rows in _batches(empty, 16 * CHUNK_ROWS):
-                X[rows] = self.module_.sample(len(rows), generator).cpu().numpy()
+                given = conditions[rows] if conditions.shape[1] else None
+                X[rows] = self.module_.sample(len(rows), generator, given).cpu().numpy()
         return wrap_samples(self, X)
 
-    def _completed(self, x: Tensor, randomness: Randomness) -> Tensor:
+    def _completed(self, x: Tensor, conditions: Tensor, randomness: Randomness) -> Tensor:
         """Rows (n, d) with their NaN replaced by draws."""
-        known = ~x.isnan()
-        columns, mixture = self._proposal
-        z, log_q = propose(columns(x.double().nan_to_num())[0], known, mixture, randomness)
-        proposals = columns.inverse(z.flatten(0, 1)).view_as(z)
+        known, n_proposals = ~x.isnan(), randomness.labels.shape[1]
+        columns, mixture, shift = self._proposal(conditions)
+        given, x = x, self._unfold(x)
+        z = columns(x.double().nan_to_num())[0] - shift
+        z, log_q = propose(z, known, mixture, randomness)
+        proposals = columns.inverse((z + shift[:, None]).flatten(0, 1)).view_as(z)
         proposals = torch.where(known[:, None], x[:, None], proposals.to(x.dtype))
         rows = proposals.flatten(0, 1)
-        log_p = torch.cat([self.module_.log_prob(part) for part in rows.split(CHUNK_ROWS)])
+        whole = join(rows, conditions.repeat_interleave(n_proposals, 0))
+        log_p = torch.cat([self._mixture.log_prob(part) for part in whole.split(CHUNK_ROWS)])
         # Slopes of known columns are the same in all proposals of a row and do no harm.
         log_weights = (log_p - columns(rows)[1]).view_as(log_q) - log_q
         log_weights = log_weights.nan_to_num(nan=-torch.inf, posinf=-torch.inf)
         chosen = last_of_chain(log_weights, randomness.moves[: len(x)])
-        return proposals[torch.arange(len(x), device=x.device), chosen]
+        return torch.where(
+            known, given, self._fold(proposals[torch.arange(len(x), device=x.device), chosen])
+        )
 
-    @property
-    def _proposal(self) -> tuple[Bijection, GaussianMixture]:
+    def _proposal(self, conditions: Tensor) -> tuple[Bijection, GaussianMixture, Tensor]:
         """A map of single columns, and a Gaussian mixture of its images much like the density.
 
-        It is that of the defence, where there is one, and the Gaussian that the model started as.
+        It is that of the defence, where there is one, and the Gaussian that the model started as;
+        given conditions (n, k), it is to be shifted by (n, d).
         """
         *columns, whitening = cast(Chain, self._density.bijection).bijections
         whitening = cast(Whitening, whitening)
         origin = torch.zeros_like(whitening.mean)
         log_weights, gaussians = origin.new_zeros(1), [Gaussian(origin, torch.diag(origin + 1))]
-        others = cast(Mixture, self.module_).components[1:]
+        others, shift = self._mixture.components[1:], origin[None]
         if len(others):
-            fitted = cast(Mixture, cast(Preconditioned, others[0]).model)
+            fitted = cast(Any, cast(Preconditioned, others[0]).model)
+            if isinstance(fitted, Residual):
+                given = conditions.to(origin)
+                shift = given @ fitted.coefficients @ whitening.matrix_inverse.T
+                fitted = fitted.known[0] if bool(given[:, -1:].any()) else fitted.unknown
             weights = (1 - START_WEIGHT) * fitted.weights
             log_weights = torch.cat([weights.new_tensor([START_WEIGHT]), weights]).log()
             gaussians += cast(list[Gaussian], list(fitted.components))
@@ -145,7 +173,7 @@ class CompletingDensity(BaseDensity):
         factors = torch.stack([gaussian.scale_tril for gaussian in gaussians])
         whitened = GaussianMixture(log_weights, means, factors)
         unwhitened = whitened.mapped(whitening.matrix_inverse, whitening.mean)
-        return Chain(*cast(list[Bijection], columns)), unwhitened
+        return Chain(*cast(list[Bijection], columns)), unwhitened, shift
 
 
 def propose(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_consistent_length
 
 from .base import to_array, weighted_mean
 from .trained import TrainedFlow
@@ -203,11 +203,7 @@ class ConditionalFlow(TrainedFlow):
             Distributed like the base, standard normal by default, if X follows the flow; in the
             dtype of X.
         """
-        check_is_fitted(self)
-        density, flow = self._density, self._flow[1]
-        return self._by_chunks(
-            X, lambda rows: flow.transport(density.precondition(rows)[0], to_data=False), y
-        )
+        return self._transform(X, y)
 
     def inverse_transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Carry noise along the flow to data.
@@ -224,11 +220,31 @@ class ConditionalFlow(TrainedFlow):
         X_original : ndarray of shape (n_samples, n_features)
             Rows in the units of the training data.
         """
-        check_is_fitted(self)
-        bijection, flow = self._flow
-        return self._by_chunks(
-            X, lambda rows: bijection.inverse(flow.transport(rows, to_data=True)), y
-        )
+        return self._inverse_transform(X, y)
+
+    def sample_given(
+        self, X_partial: Any, random_state: Any = None, *, n_proposals: int = 64, y: Any = None
+    ) -> Any:
+        """Complete rows as `skgen.RealNVPDensity.sample_given` does, given conditions too.
+
+        Parameters
+        ----------
+        X_partial : array-like of shape (n_samples, n_features)
+            Rows in the units of the training data, NaN where a value is unknown.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws, as in `sample`.
+        n_proposals : int, default=64
+            Proposals a row, all but the first steps of a Markov chain that tends to the exact
+            distribution. 1 returns draws from a Gaussian mixture.
+        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            As in `score_samples`.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The rows with one draw for all unknown values of a row together.
+        """
+        return self._complete(X_partial, random_state, n_proposals, y)
 
     def _training_rows(self, X: np.ndarray, y: Any, sample_weight: np.ndarray | None) -> np.ndarray:
         if not self.conditional:

@@ -74,6 +74,15 @@ class FlowMatchingDensity(PathDensity):
         Variance added before whitening, in units of the column variances.
     defensive_weight : float, default=0.001
         Least weight of each of the three simple densities in the mixture; 0 leaves them out.
+    bounds : mapping, default=None
+        From a column, by position or by name, to ``(low, high)``, within which it lies; None is
+        open. The density is zero outside.
+    periodic : mapping, default=None
+        From a column to ``(low, high)``, one period: it lives on a circle, as angles and times of
+        the day do. Scoring takes three passes for each such column.
+    discrete : sequence, default=None
+        Columns of whole numbers, which may have bounds or a period too. In these the density is a
+        probability, and `score_samples` a lower bound, from 16 passes.
     solver : {"adams", "rk4", "dopri5", "heun", "midpoint", "euler"}, default="adams"
         Solver of the ODE. "adams", a multistep method of fourth order, evaluates the velocity once
         a step; the others are Runge-Kutta methods, with 4, 6, 2, 2 and 1 evaluations.
@@ -203,6 +212,9 @@ class FlowMatchingDensity(PathDensity):
         preconditioning="auto",
         reg_covar=1e-6,
         defensive_weight=1e-3,
+        bounds=None,
+        periodic=None,
+        discrete=None,
         solver="adams",
         n_steps=32,
         solver_tol=1e-3,
@@ -232,6 +244,9 @@ class FlowMatchingDensity(PathDensity):
         self.preconditioning = preconditioning
         self.reg_covar = reg_covar
         self.defensive_weight = defensive_weight
+        self.bounds = bounds
+        self.periodic = periodic
+        self.discrete = discrete
         self.solver = solver
         self.n_steps = n_steps
         self.solver_tol = solver_tol

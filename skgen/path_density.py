@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy.stats import multivariate_normal
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_array, check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -36,6 +37,7 @@ from .core.samplers import (
 )
 from .core.solvers import SOLVERS
 from .core.training import Trainer
+from .supports import check_supported
 from .trained import fit_gaussian_mixture
 
 STOCHASTIC = ("euler_maruyama", "stochastic_heun")
@@ -133,7 +135,10 @@ class PathDensity(ConditionalFlow):
                 raise ValueError(
                     f"X_base has {self._X_base.shape[1]} column(s), X {self.n_features_in_}."
                 )
+            if self.periodic or self.discrete is not None:
+                raise ValueError("X_base cannot go with periodic or discrete columns.")
             rows = torch.tensor(self._X_base, device=x.device)
+            check_supported(self, self._supports, rows)
             for density in candidates.values():
                 cast(Flow, density.model).noise = Noise(density.bijection(rows)[0])
         return candidates
@@ -142,6 +147,7 @@ class PathDensity(ConditionalFlow):
         density = super()._candidate(kind, x, seed)
         if isinstance(self.base, str) and self._X_base is None:
             return density
+        self._check_base()
         flow = cast(Flow, density.model)
         ends = flow.path.coefficients(torch.tensor(0.0, dtype=torch.float64))
         if [float(end) for end in ends] != [0.0, 1.0]:
@@ -177,7 +183,11 @@ class PathDensity(ConditionalFlow):
         bijection, flow = self._flow
         return self._by_chunks(
             X_base,
-            lambda x: bijection.inverse(flow.transport(bijection(x)[0], to_data=not inverse)),
+            lambda x: self._fold(
+                bijection.inverse(
+                    flow.transport(bijection(self._unfold(x))[0], to_data=not inverse)
+                )
+            ),
         )
 
     def reflow(
@@ -234,6 +244,15 @@ class PathDensity(ConditionalFlow):
         reflow.flow.straightened = True
         self._density.model = reflow.flow
         return self
+
+    def _check_base(self) -> None:
+        """Raise ValueError unless all mass of the base is within the bounds of X."""
+        fitted = self.base.estimator if isinstance(self.base, FrozenEstimator) else self.base
+        ours = isinstance(self.base, str)  # a mixture behind the bounds
+        if self._supports.bounds and not ours and getattr(fitted, "bounds", None) != self.bounds:
+            raise ValueError(
+                f"With bounds={self.bounds!r} the base must have the same bounds, got {fitted!r}."
+            )
 
     @property
     def _model(self) -> Flow:
@@ -298,7 +317,7 @@ class PathDensity(ConditionalFlow):
         if sampler is not None:
             chosen = self._sampler(sampler, n_steps, time_grid, diffusion, n_corrections)
         with self._sampling(chosen, y, guidance):
-            density = self._density if guidance else None
+            density = self._undefended if guidance else None
             return self._draw(n_samples, random_state, conditions, density)
 
     @contextmanager
@@ -449,11 +468,11 @@ class PathDensity(ConditionalFlow):
         density, d = self._density, self.n_features_in_
 
         def move(rows: Tensor) -> Tensor:
-            z, time = density.precondition(rows)[0], rows.new_tensor(float(t))
-            flow, z = self._model.given(z[:, d:]), z[:, :d]
+            z = density.precondition(self._unfold(rows))[0]
+            flow, z, time = self._model.given(z[:, d:]), z[:, :d], z.new_tensor(float(t))
             for _ in range(n_steps):
                 z = langevin_step(flow, z, time, step_size, generator)
-            return density.bijection.inverse(z)
+            return self._fold(density.bijection.inverse(z))
 
         return self._by_chunks(X, move, y)
 
@@ -475,7 +494,9 @@ class PathDensity(ConditionalFlow):
         check_is_fitted(self)
         density, flow = self._density, self._model
         return self._by_chunks(
-            X, lambda rows: flow.log_prob_error(density.precondition(rows)[0]), y
+            X,
+            lambda rows: flow.log_prob_error(density.precondition(self._unfold(rows))[0]),
+            y,
         )
 
     def straightness(self, n_samples: int = 1000, random_state: Any = None, y: Any = None) -> float:

@@ -65,6 +65,15 @@ class RealNVPDensity(TrainedFlow):
         Variance added before whitening, in units of the column variances.
     defensive_weight : float, default=0.001
         Least weight of each of the three simple densities in the mixture; 0 leaves them out.
+    bounds : mapping, default=None
+        From a column, by position or by name, to ``(low, high)``, within which it lies; None is
+        open. The density is zero outside.
+    periodic : mapping, default=None
+        From a column to ``(low, high)``, one period: it lives on a circle, as angles and times of
+        the day do. Scoring takes three passes for each such column.
+    discrete : sequence, default=None
+        Columns of whole numbers, which may have bounds or a period too. In these the density is a
+        probability, and `score_samples` a lower bound, from 16 passes.
     batch_size : int, default=256
         Rows a gradient step, or all where there are fewer.
     learning_rate_init : float, default=7e-3
@@ -169,6 +178,9 @@ class RealNVPDensity(TrainedFlow):
         preconditioning="auto",
         reg_covar=1e-6,
         defensive_weight=1e-3,
+        bounds=None,
+        periodic=None,
+        discrete=None,
         batch_size=256,
         learning_rate_init=7e-3,
         weight_decay=1e-4,
@@ -194,6 +206,9 @@ class RealNVPDensity(TrainedFlow):
         self.preconditioning = preconditioning
         self.reg_covar = reg_covar
         self.defensive_weight = defensive_weight
+        self.bounds = bounds
+        self.periodic = periodic
+        self.discrete = discrete
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.weight_decay = weight_decay

@@ -6,7 +6,7 @@ import copy
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, cast
@@ -24,6 +24,7 @@ from tqdm import tqdm
 from .base import BaseDensity, as_frequencies, refuse_constant_columns
 from .completion import CompletingDensity
 from .core.activations import ACTIVATIONS
+from .core.bijections import Chain
 from .core.conditional import fit_categories, fit_residual
 from .core.gaussian import (
     Gaussian,
@@ -35,8 +36,10 @@ from .core.gaussian import (
 from .core.interfaces import Bijection, Density, Trainable, Transport
 from .core.marginals import fit_preconditioner
 from .core.models import Mixture, Preconditioned
+from .core.supports import Bounded, Folded, Folding
 from .core.training import History, Plan, Trainer
 from .mixing import mixture_weights
+from .supports import Supports, check_supported, declared_supports
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -47,6 +50,7 @@ except ImportError:  # scikit-learn < 1.9
 
 
 MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
+MAX_SPREAD = 100_000  # rows that copies of rows with whole numbers may add up to
 MAX_MIXTURE_ROWS = 20_000  # for the Gaussian mixture, which no longer gains from more
 
 
@@ -65,6 +69,9 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         "preconditioning": [StrOptions({"auto", "standardize", "gaussianize"})],
         "reg_covar": [Interval(Real, 0, None, closed="left")],
         "defensive_weight": [Interval(Real, 0, 0.25, closed="left")],
+        "bounds": [Mapping, None],
+        "periodic": [Mapping, None],
+        "discrete": ["array-like", None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -81,6 +88,7 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
     def _build_model(self, z: Tensor, generator: torch.Generator) -> Trainable:
         """Make an untrained model of whitened rows; weights from a generator on the CPU."""
 
+    _supports: Supports  # read in `fit`
     _auto_max_iter: tuple[int, int]  # for up to three features, for more
     _probe_steps: int  # after which "auto" keeps the better preconditioning, or a third of all
 
@@ -94,18 +102,17 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
 
     def _fit_model(
         self, x: Tensor, sample_weight: Tensor | None, generator: torch.Generator
-    ) -> Mixture:
-        d = self.n_features_in_
-        _, variance = column_moments(x[:, :d])
-        refuse_constant_columns(self, (variance <= 0).nonzero()[:, 0].tolist())
-        weight = None if sample_weight is None else sample_weight.cpu().numpy()
-        x = x[as_frequencies(x.cpu().numpy(), weight)]
+    ) -> Density:
+        x = self._checked(x, sample_weight)
+        folding = self._folding(x, generator.initial_seed())
         x_train, x_held = self._hold_out(x, generator)
-        ridge = max(self.reg_covar, 1e-9)
-        gaussian: Density = fit_gaussian(x[:, :d], None, "full", ridge)
-        gaussian = fit_categories(x[:, :d], x[:, d:], gaussian, ridge)
+        if folding is not None:
+            x_train = folding.spread(x_train, MAX_SPREAD, generator)
+            x_held = x_held if x_held is None else folding.spread(x_held, MAX_HELD_OUT, generator)
+            x = x_train if x_held is None else torch.cat([x_train, x_held])
+        gaussian = self._gaussian(x)
         candidates = self._candidates(x_train, generator)
-        plan = self._plan(d)
+        plan = self._plan(self.n_features_in_)
         n_rounds = math.ceil(min(self._probe_steps, plan.max_iter / 3) / plan.round_length)
         probe = n_rounds * plan.round_length if len(candidates) > 1 else 0
         bar = tqdm(total=plan.max_iter + probe, disable=not self.verbose)
@@ -129,7 +136,57 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         self.validation_scores_ = history.scores if self.early_stopping else None
         self.best_validation_score_ = history.best_score if self.early_stopping else None
         self._warn_unless_converged(history)
-        return self._defended(candidates[kind], gaussian, x_train, x_held, generator.initial_seed())
+        seed = generator.initial_seed()
+        mixture = self._defended(candidates[kind], gaussian, x_train, x_held, seed)
+        return mixture if folding is None else Folded(folding, mixture)
+
+    def _checked(self, x: Tensor, sample_weight: Tensor | None) -> Tensor:
+        """Rows in order and as often as they weigh, if they vary and are as declared."""
+        d = self.n_features_in_
+        _, variance = column_moments(x[:, :d])
+        refuse_constant_columns(self, (variance <= 0).nonzero()[:, 0].tolist())
+        supports = declared_supports(self)
+        if self.warm_start and hasattr(self, "module_"):
+            if self._density.n_features != d:
+                raise ValueError(
+                    f"warm_start=True continues the fit on {self._density.n_features} feature(s), "
+                    f"but X has {d}."
+                )
+            if self._supports != supports:
+                raise ValueError(
+                    "warm_start=True continues with the bounds, periodic and discrete of the "
+                    f"former fit, {self._supports}, got {supports}."
+                )
+        check_supported(self, supports, x)
+        self._supports = supports
+        weight = None if sample_weight is None else sample_weight.cpu().numpy()
+        return x[as_frequencies(x.cpu().numpy(), weight)]
+
+    def _folding(self, x: Tensor, seed: int) -> Folding | None:
+        """How rows come to lie on the line, or None where they do."""
+        if not self._supports.circles and not self._supports.discrete:
+            return None
+        if self.warm_start and hasattr(self, "module_"):
+            return copy.deepcopy(cast(Folded, self.module_).folding).to(x.device)
+        x = x[:, : self.n_features_in_]
+        return Folding(x, self._supports.circles, self._supports.discrete, seed)
+
+    def _gaussian(self, x: Tensor) -> Density:
+        """Gaussian fitted to all rows, behind their bounds if there are any."""
+        variance, d = max(self.reg_covar, 1e-9), self.n_features_in_
+        x, conditions = x[:, :d], x[:, d:]
+        bounded = Bounded(x, self._supports.bounds) if self._supports.bounds else None
+        x = x if bounded is None else bounded(x)[0]
+        gaussian = fit_categories(x, conditions, fit_gaussian(x, None, "full", variance), variance)
+        return gaussian if bounded is None else Preconditioned(bounded, gaussian, d)
+
+    def _preconditioner(self, kind: str, x: Tensor) -> Chain:
+        """Bijection fitted to rows, which begins with their bounds if there are any."""
+        if not self._supports.bounds:
+            return fit_preconditioner(x, kind, self.reg_covar)
+        bounded = Bounded(x, self._supports.bounds)
+        rest = fit_preconditioner(bounded(x)[0], kind, self.reg_covar).bijections
+        return Chain(bounded, *cast(Iterable[Bijection], rest))
 
     def _plan(self, n_features: int) -> Plan:
         """Settings of the training.
@@ -165,15 +222,8 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
 
     def _candidates(self, x: Tensor, generator: torch.Generator) -> dict[str, Preconditioned]:
         """Untrained models behind their fitted preconditioners, or the fitted one to continue."""
-        d = self.n_features_in_
         if self.warm_start and hasattr(self, "module_"):
-            density = copy.deepcopy(self._density).to(x.device)
-            if density.n_features != d:
-                raise ValueError(
-                    f"warm_start=True continues the fit on {density.n_features} feature(s), but X "
-                    f"has {d}."
-                )
-            return {self.preconditioning_: density}
+            return {self.preconditioning_: copy.deepcopy(self._density).to(x.device)}
         kinds = [self.preconditioning]
         if self.preconditioning == "auto":
             # Without held-out rows there is nothing to choose by.
@@ -183,7 +233,7 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
     def _candidate(self, kind: str, x: Tensor, seed: int) -> Preconditioned:
         # Its own generator: "auto" gives the same model as the kind it chooses does by itself.
         x = x[:, : self.n_features_in_]
-        bijection = fit_preconditioner(x, kind, self.reg_covar)
+        bijection = self._preconditioner(kind, x)
         model = self._build_model(bijection(x)[0], torch.Generator().manual_seed(seed))
         return Preconditioned(bijection, model.to(x.device), x.shape[1])
 
@@ -264,9 +314,31 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         return mixture
 
     @property
+    def _mixture(self) -> Mixture:
+        """The trained density with its defence, of rows on the line."""
+        module = self.module_
+        return cast(Mixture, module.model if isinstance(module, Folded) else module)
+
+    @property
     def _density(self) -> Preconditioned:
         """The trained density without its defence."""
-        return cast(Preconditioned, cast(Mixture, self.module_).components[0])
+        return cast(Preconditioned, self._mixture.components[0])
+
+    @property
+    def _undefended(self) -> Density:
+        """The trained density without its defence, of rows as they are."""
+        module = self.module_
+        return (
+            Folded(module.folding, self._density) if isinstance(module, Folded) else self._density
+        )
+
+    def _unfold(self, x: Tensor) -> Tensor:
+        """Rows on the line."""
+        return self.module_.folding.unfold(x) if isinstance(self.module_, Folded) else x
+
+    def _fold(self, x: Tensor) -> Tensor:
+        """Rows from the line."""
+        return self.module_.folding.fold(x) if isinstance(self.module_, Folded) else x
 
 
 class TrainedFlow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedDensity):
@@ -286,9 +358,16 @@ class TrainedFlow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedDens
             Distributed like the base, standard normal by default, if X follows the flow; in the
             dtype of X.
         """
+        return self._transform(X)
+
+    def _transform(self, X: Any, y: Any = None) -> np.ndarray:
         check_is_fitted(self)
-        bijection, flow = self._flow
-        return self._by_chunks(X, lambda x: flow.transport(bijection(x)[0], to_data=False))
+        density, flow = self._density, self._flow[1]
+        return self._by_chunks(
+            X,
+            lambda rows: flow.transport(density.precondition(self._unfold(rows))[0], to_data=False),
+            y,
+        )
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Carry noise along the flow to data.
@@ -303,9 +382,14 @@ class TrainedFlow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedDens
         X_original : ndarray of shape (n_samples, n_features)
             Rows in the units of the training data.
         """
+        return self._inverse_transform(X)
+
+    def _inverse_transform(self, X: Any, y: Any = None) -> np.ndarray:
         check_is_fitted(self)
         bijection, flow = self._flow
-        return self._by_chunks(X, lambda z: bijection.inverse(flow.transport(z, to_data=True)))
+        return self._by_chunks(
+            X, lambda rows: self._fold(bijection.inverse(flow.transport(rows, to_data=True))), y
+        )
 
     @property
     def _flow(self) -> tuple[Bijection, Transport]:
@@ -315,7 +399,7 @@ class TrainedFlow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedDens
     @property
     def mixture_weights_(self) -> np.ndarray:
         """Weights of the flow, a Gaussian mixture, the flow's start and a Gaussian."""
-        return cast(Mixture, self.module_).weights.cpu().numpy()
+        return self._mixture.weights.cpu().numpy()
 
     @property
     def _n_features_out(self) -> int:

@@ -194,3 +194,41 @@ def test_warm_start_keeps_the_encoding():
 def test_bad_input(flow, call, message):
     with pytest.raises(ValueError, match=message):
         call(flow)
+
+
+def correlated_rows(n=2000):
+    label = np.arange(n) % 2
+    rows = np.random.RandomState(0).multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], n)
+    return rows + 3 * label[:, None], label
+
+
+@pytest.mark.parametrize("label, mean", [(0, 0.8), (1, 1.4)])
+def test_rows_are_completed_given_conditions(label, mean):
+    rows, labels = correlated_rows()
+    flow = small_flow(max_iter=600, defensive_weight=0.01).fit(rows, labels)
+    partial = np.column_stack([np.ones(1000), np.full(1000, np.nan)])
+    found = flow.sample_given(partial, random_state=0, y=label)
+    assert_allclose([found[:, 1].mean(), found[:, 1].std()], [mean, 0.6], atol=0.12)
+    assert np.array_equal(found[:, 0], partial[:, 0])
+    nothing = flow.sample_given(np.full((1000, 2), np.nan), random_state=0, y=label)
+    assert_allclose(nothing.mean(0), 3 * label, atol=0.2)
+
+
+@pytest.mark.parametrize(
+    "supports", [{"bounds": {0: (-20, None)}}, {"discrete": [0]}, {"periodic": {1: (-10, 10)}}]
+)
+def test_conditions_beside_declared_supports(supports):
+    rows, labels = correlated_rows(800)
+    rows[:, 0] = rows[:, 0].round()
+    flow = small_flow(max_iter=150, defensive_weight=0.01, **supports).fit(rows, labels)
+    assert flow.score(rows, labels) > flow.score_samples(rows).mean() + 0.2
+    for y, mean in ((0, 0), (1, 3)):
+        for guidance in (0.0, 0.5):
+            drawn = flow.sample(500, random_state=0, y=y, guidance=guidance)
+            assert_allclose(drawn.mean(0), mean, atol=0.6)
+        if "discrete" in supports:
+            assert np.array_equal(drawn[:, 0], drawn[:, 0].round())
+    partial = np.where([True, False], np.nan, rows[:50])
+    found = flow.sample_given(partial, random_state=0, y=labels[:50])
+    assert np.array_equal(found[:, 1], rows[:50, 1])
+    assert np.corrcoef(found[:, 0], rows[:50, 0])[0, 1] > 0.6

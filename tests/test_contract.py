@@ -124,7 +124,7 @@ def test_chunks_join_seamlessly(fitted, monkeypatch):
     assert len(np.unique(drawn[:, 0])) == 113
 
 
-@pytest.mark.parametrize("name", EXACT_REFITS)
+@pytest.mark.parametrize("name", sorted({*EXACT_REFITS} - {"flow-bounds"}))
 def test_log_density_is_in_the_units_of_X(name):
     scale = {"gaussian-spherical": [4.0, 4.0], "gaussian-white": [1.0, 1.0]}.get(name, [4.0, 0.25])
     moved = X * scale + [-64, 16]

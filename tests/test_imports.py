@@ -31,7 +31,14 @@ ALLOWED = {
     "conditioning": set(),
     "training": set(),
 }
-DOOR = {"base", "completion", "trained", "conditions", "path_density"}  # what estimators share
+DOOR = {  # what estimators share
+    "base",
+    "completion",
+    "conditions",
+    "path_density",
+    "supports",
+    "trained",
+}
 ROOMS = {"compose", "datasets", "mixing"}  # know densities by their public methods only
 ESTIMATORS = TOP - DOOR - ROOMS - {"exceptions"}
 

@@ -66,7 +66,9 @@ class Mixture(Density):
     def component_log_probs(self, x: Tensor) -> Tensor:
         """Log-density of rows under each component (n, K); not a number counts as -infinity."""
         columns = [cast(Density, component).log_prob(x) for component in self.components]
-        return torch.stack(columns, dim=1).nan_to_num(nan=-math.inf, posinf=-math.inf)
+        return torch.stack(columns, dim=1).nan_to_num(
+            nan=-math.inf, posinf=-math.inf, neginf=-math.inf
+        )
 
     def sample(
         self, n: int, generator: torch.Generator, conditions: Tensor | None = None
