@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from numbers import Integral
 from typing import Any, NamedTuple, cast
 
@@ -12,14 +11,15 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from .base import CHUNK_ROWS, BaseDensity, to_array, wrap_samples
+from .base import CHUNK_ROWS, to_array, wrap_samples
 from .core.bijections import Chain
 from .core.conditional import Residual
 from .core.conditioning import ConditionalMixture, GaussianMixture, last_of_chain
 from .core.gaussian import Gaussian
 from .core.interfaces import Bijection, join
 from .core.marginals import Whitening
-from .core.models import Mixture, Preconditioned
+from .core.models import Preconditioned
+from .defended import DefendedDensity
 
 MAX_NUMBERS = 2**18  # in the proposals of a batch of rows
 INFLATION = 1.2  # of the standard deviations of proposals, so that few weights are large
@@ -34,26 +34,8 @@ class Randomness(NamedTuple):
     moves: Tensor  # (n, K), uniform
 
 
-class CompletingDensity(BaseDensity):
+class CompletingDensity(DefendedDensity):
     """Base of the densities behind a preconditioner that can complete rows."""
-
-    @property
-    @abstractmethod
-    def _density(self) -> Preconditioned:
-        """The trained density without its defence."""
-
-    @property
-    @abstractmethod
-    def _mixture(self) -> Mixture:
-        """The trained density with its defence, of rows on the line."""
-
-    @abstractmethod
-    def _unfold(self, x: Tensor) -> Tensor:
-        """Rows on the line."""
-
-    @abstractmethod
-    def _fold(self, x: Tensor) -> Tensor:
-        """Rows from the line."""
 
     def sample_given(
         self, X_partial: Any, random_state: Any = None, *, n_proposals: int = 64

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_consistent_length
 from .base import to_array, weighted_mean
 from .trained import TrainedFlow
 
+MAX_KEPT = 2**14  # encoded training conditions, to draw from where none are given
 MAX_CATEGORIES = 20  # different values of a column of whole numbers that is taken as categories
 
 
@@ -36,7 +37,9 @@ class ConditionEncoder:
             else StandardScaler().fit(column[:, None], sample_weight=sample_weight)
             for column in columns
         ]
-        self.n_columns = self(y).shape[1]
+        encoded = self(y)
+        self.n_columns = encoded.shape[1]
+        self.rows = encoded[:: -(-len(encoded) // MAX_KEPT)].astype(np.float32)
 
     def __call__(self, y: Any) -> np.ndarray:
         """Encoded conditions (n, k); ValueError if a category is new."""
@@ -121,32 +124,6 @@ class ConditionalFlow(TrainedFlow):
     """Base of the flows whose density may be given conditions y, if ``conditional`` is true."""
 
     conditional: bool
-
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> ConditionalFlow:
-        """Fit the density to data, given conditions if ``conditional=True``.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Training rows: an array, a frame, a list or a torch tensor of finite numbers.
-        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
-            Conditions of the rows; ignored unless ``conditional=True``. Columns that are not
-            numbers, or whole numbers of at most 20 values, are categories.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows. An integer weight k is the same as k copies of the row.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
-
-        Raises
-        ------
-        ValueError
-            If X, y or a parameter is invalid. The estimator then keeps its former state.
-        """
-        super().fit(X, y, sample_weight)
-        return self
 
     def score_samples(self, X: Any, y: Any = None) -> np.ndarray:
         """Log-density of each row, given its conditions.

@@ -11,21 +11,15 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from scipy.stats import multivariate_normal
-from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_array, check_scalar
+from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.func import jvp, vjp
 from tqdm import tqdm
 
-from .base import CHUNK_ROWS, check_n_samples, draw_rows, to_array
-from .conditions import ConditionalFlow
-from .core.flow import Flow
-from .core.interfaces import Bijection, Density, join
-from .core.models import Preconditioned
-from .core.objectives import Noise
+from .base import CHUNK_ROWS, check_n_samples
+from .bases import BasedFlow
+from .core.interfaces import join
 from .core.reflow import Reflow
 from .core.samplers import (
     LAST_TIME,
@@ -37,227 +31,12 @@ from .core.samplers import (
 )
 from .core.solvers import SOLVERS
 from .core.training import Trainer
-from .supports import check_supported
-from .trained import fit_gaussian_mixture
 
 STOCHASTIC = ("euler_maruyama", "stochastic_heun")
 
 
-class FittedBase(Density):
-    """A fitted estimator, in units of X, as the density of noise behind a preconditioner."""
-
-    differentiable = False
-    bijection: Bijection
-
-    def __init__(self, estimator: Any, bijection: Bijection) -> None:
-        super().__init__()
-        self.estimator, self.bijection = estimator, bijection
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats of preconditioned rows (n, d)."""
-        rows = self.bijection.inverse(x)
-        log_density = self.estimator.score_samples(rows.double().cpu().numpy())
-        return torch.as_tensor(log_density).to(x) - self.bijection(rows)[1]
-
-    def sample(
-        self, n: int, generator: torch.Generator, conditions: Tensor | None = None
-    ) -> Tensor:
-        """Draw preconditioned rows (n, d), float64."""
-        seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
-        rows = np.array(draw_rows(self.estimator, n, seed), dtype=np.float64)
-        return self.bijection(torch.from_numpy(rows).to(generator.device))[0]
-
-
-class Normal:
-    """Normal density of given mean (d,) and covariance (d, d), as a fitted estimator."""
-
-    def __init__(self, mean: Any, covariance: Any) -> None:
-        self.density = multivariate_normal(mean, covariance)
-
-    def score_samples(self, X: np.ndarray) -> np.ndarray:
-        """Log-density of rows (n, d)."""
-        return np.atleast_1d(self.density.logpdf(X))
-
-    def sample(self, n_samples: int, random_state: Any = None) -> np.ndarray:
-        """Draw rows (n, d)."""
-        rows = self.density.rvs(n_samples, random_state=random_state)
-        return np.reshape(rows, (n_samples, self.density.dim))
-
-
-class PathDensity(ConditionalFlow):
+class PathDensity(BasedFlow):
     """Base of the densities whose model is a `Flow`: samplers, velocity and score function."""
-
-    base: Any = "normal"
-    _X_base: np.ndarray | None = None
-
-    def fit(
-        self, X: Any, y: Any = None, sample_weight: Any = None, *, X_base: Any = None
-    ) -> PathDensity:
-        """Fit the density to data, given conditions if ``conditional=True``.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Training rows: an array, a frame, a list or a torch tensor of finite numbers.
-        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
-            Conditions of the rows; ignored unless ``conditional=True``. Columns that are not
-            numbers, or whole numbers of at most 20 values, are categories.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows. An integer weight k is the same as k copies of the row.
-        X_base : array-like of shape (n_base_samples, n_features), default=None
-            Rows that the flow is to carry to those of X, see `transport`, in place of noise. Their
-            density, which that of X follows from, is ``base`` fitted to them, or a Gaussian
-            mixture if that is "normal".
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
-
-        Raises
-        ------
-        ValueError
-            If X, y or a parameter is invalid. The estimator then keeps its former state.
-        """
-        if X_base is not None:
-            X_base = check_array(to_array(X_base), dtype=np.float64, ensure_min_samples=2)
-        self._X_base = X_base
-        try:
-            super().fit(X, y, sample_weight)
-        finally:
-            del self._X_base
-        return self
-
-    def _candidates(self, x: Tensor, generator: torch.Generator) -> dict[str, Preconditioned]:
-        candidates = super()._candidates(x, generator)
-        if self._X_base is not None:
-            if self._X_base.shape[1] != self.n_features_in_:
-                raise ValueError(
-                    f"X_base has {self._X_base.shape[1]} column(s), X {self.n_features_in_}."
-                )
-            if self.periodic or self.discrete is not None:
-                raise ValueError("X_base cannot go with periodic or discrete columns.")
-            rows = torch.tensor(self._X_base, device=x.device)
-            check_supported(self, self._supports, rows)
-            for density in candidates.values():
-                cast(Flow, density.model).noise = Noise(density.bijection(rows)[0])
-        return candidates
-
-    def _candidate(self, kind: str, x: Tensor, seed: int) -> Preconditioned:
-        density = super()._candidate(kind, x, seed)
-        if isinstance(self.base, str) and self._X_base is None:
-            return density
-        self._check_base()
-        flow = cast(Flow, density.model)
-        ends = flow.path.coefficients(torch.tensor(0.0, dtype=torch.float64))
-        if [float(end) for end in ends] != [0.0, 1.0]:
-            raise ValueError(
-                f"path={self.path!r} does not start as the noise alone, as a base needs."
-            )
-        rows = x[:, : self.n_features_in_].cpu().numpy() if self._X_base is None else self._X_base
-        if isinstance(self.base, str):
-            z = density.bijection(torch.tensor(rows, device=x.device))[0]
-            flow.base = fit_gaussian_mixture(z, seed)
-        elif isinstance(self.base, tuple):
-            flow.base = FittedBase(Normal(*self.base), density.bijection)
-        else:
-            flow.base = FittedBase(clone(self.base).fit(rows, None), density.bijection)
-        return density
-
-    def transport(self, X_base: Any, *, inverse: bool = False) -> np.ndarray:
-        """Carry rows of the base to data along the flow, or back.
-
-        Parameters
-        ----------
-        X_base : array-like of shape (n_samples, n_features)
-            Rows of the base in the units of X, such as the ``X_base`` of the fit.
-        inverse : bool, default=False
-            Whether to carry rows of the data to the base instead.
-
-        Returns
-        -------
-        X_moved : ndarray of shape (n_samples, n_features)
-            The rows that they become, in the units of X.
-        """
-        check_is_fitted(self)
-        bijection, flow = self._flow
-        return self._by_chunks(
-            X_base,
-            lambda x: self._fold(
-                bijection.inverse(
-                    flow.transport(bijection(self._unfold(x))[0], to_data=not inverse)
-                )
-            ),
-        )
-
-    def reflow(
-        self,
-        n_samples: int = 20_000,
-        *,
-        max_iter: int | None = None,
-        random_state: Any = None,
-    ) -> PathDensity:
-        """Straighten the fitted flow, so that samplers need few steps.
-
-        The flow is trained on, with pairs of noise and what it carries that to, so it learns to
-        take straight ways to the same rows. Its density stays exact, but is now that of the
-        straightened flow, and there is no score function any more.
-
-        Parameters
-        ----------
-        n_samples : int, default=20,000
-            Number of pairs.
-        max_iter : int, default=None
-            Gradient steps; None is half of what the fit may take.
-        random_state : int, RandomState instance or None, default=None
-            Seed of the pairs and the batches; None uses the estimator's ``random_state``.
-
-        Returns
-        -------
-        self : object
-            The estimator with its flow straightened. Another call straightens it more.
-
-        References
-        ----------
-        Liu, Gong and Liu, "Flow straight and fast", 2023.
-        """
-        check_is_fitted(self)
-        check_n_samples(n_samples)
-        if self.conditional:
-            raise ValueError("reflow is for flows without conditions, but conditional=True.")
-        generator = self._generator(random_state, self._place_module())
-        plan = self._plan(self.n_features_in_)
-        n_steps = plan.max_iter // 2 if max_iter is None else max_iter
-        check_scalar(n_steps, "max_iter", Integral, min_val=1)
-        plan = replace(plan, max_iter=n_steps, round_length=max(1, n_steps // 40))
-        reflow = Reflow(copy.deepcopy(self._model))
-        rows = torch.cat(
-            [
-                reflow.pairs(min(CHUNK_ROWS, n_samples - start), generator)
-                for start in range(0, n_samples, CHUNK_ROWS)
-            ]
-        ).float()
-        with tqdm(total=n_steps, disable=not self.verbose) as bar:
-            trainer = Trainer(reflow, rows, None, plan, generator, bar, "reflow")
-            trainer.run()
-            trainer.finish()
-        reflow.flow.straightened = True
-        self._density.model = reflow.flow
-        return self
-
-    def _check_base(self) -> None:
-        """Raise ValueError unless all mass of the base is within the bounds of X."""
-        fitted = self.base.estimator if isinstance(self.base, FrozenEstimator) else self.base
-        ours = isinstance(self.base, str)  # a mixture behind the bounds
-        if self._supports.bounds and not ours and getattr(fitted, "bounds", None) != self.bounds:
-            raise ValueError(
-                f"With bounds={self.bounds!r} the base must have the same bounds, got {fitted!r}."
-            )
-
-    @property
-    def _model(self) -> Flow:
-        """The flow without its preconditioner and defence."""
-        return cast(Flow, self._density.model)
 
     def sample(
         self,
@@ -526,6 +305,61 @@ class PathDensity(ConditionalFlow):
         )
         given = None if conditions is None else torch.tensor(conditions, device=device)
         return self._model.straightness(n_samples, generator, given)
+
+    def reflow(
+        self,
+        n_samples: int = 20_000,
+        *,
+        max_iter: int | None = None,
+        random_state: Any = None,
+    ) -> PathDensity:
+        """Straighten the fitted flow, so that samplers need few steps.
+
+        The flow is trained on, with pairs of noise and what it carries that to, so it learns to
+        take straight ways to the same rows. Its density stays exact, but is now that of the
+        straightened flow, and there is no score function any more.
+
+        Parameters
+        ----------
+        n_samples : int, default=20,000
+            Number of pairs.
+        max_iter : int, default=None
+            Gradient steps; None is half of what the fit may take.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the pairs and the batches; None uses the estimator's ``random_state``.
+
+        Returns
+        -------
+        self : object
+            The estimator with its flow straightened. Another call straightens it more.
+
+        References
+        ----------
+        Liu, Gong and Liu, "Flow straight and fast", 2023.
+        """
+        check_is_fitted(self)
+        check_n_samples(n_samples)
+        generator = self._generator(random_state, self._place_module())
+        plan = self._plan(self.n_features_in_)
+        n_steps = plan.max_iter // 2 if max_iter is None else max_iter
+        check_scalar(n_steps, "max_iter", Integral, min_val=1)
+        plan = replace(plan, max_iter=n_steps, round_length=max(1, n_steps // 40))
+        reflow, parts = Reflow(copy.deepcopy(self._model)), []
+        for start in range(0, n_samples, CHUNK_ROWS):
+            n, given = min(CHUNK_ROWS, n_samples - start), None
+            if self.conditional:
+                rows = torch.tensor(self._encoder.rows, device=generator.device)
+                kind: Any = {"generator": generator, "device": generator.device}
+                given = rows[torch.randint(len(rows), (n,), **kind)]
+            parts.append(reflow.pairs(n, generator, given).float())
+        rows = torch.cat(parts)
+        with tqdm(total=n_steps, disable=not self.verbose) as bar:
+            trainer = Trainer(reflow, rows, None, plan, generator, bar, "reflow")
+            trainer.run()
+            trainer.finish()
+        reflow.flow.straightened = True
+        self._density.model = reflow.flow
+        return self
 
     def sample_trajectory(
         self,

@@ -16,7 +16,8 @@ from .core.coupling_flow import CouplingFlow, StudentT
 from .core.gaussian import StandardNormal
 from .core.interfaces import Bijection, Density
 from .core.transformers import Affine, RationalQuadratic
-from .trained import TrainedFlow, fit_gaussian_mixture
+from .defended import fit_gaussian_mixture
+from .trained import TrainedFlow
 
 
 class RealNVPDensity(TrainedFlow):

@@ -196,6 +196,21 @@ def test_bad_input(flow, call, message):
         call(flow)
 
 
+def test_reflow_and_transport_given_conditions():
+    source = np.random.RandomState(1).normal(size=(500, 1)) + 10
+    flow = small_flow(defensive_weight=0).fit(X, LABELS, X_base=source)
+    for label, mean in MEANS.items():
+        moved = flow.transport(source, label)
+        assert_allclose([moved.mean(), moved.std()], [mean, 1], atol=0.35)
+        assert_allclose(flow.transport(moved, label, inverse=True), source, atol=0.02)
+    before = flow.straightness(300, 0, y="left")
+    flow.reflow(2000, max_iter=300, random_state=0)
+    assert flow.straightness(300, 0, y="left") < 0.7 * before
+    for label, mean in MEANS.items():
+        drawn = flow.sample(500, random_state=0, y=label, sampler="euler", n_steps=2)
+        assert_allclose([drawn.mean(), drawn.std()], [mean, 1], atol=0.35)
+
+
 def correlated_rows(n=2000):
     label = np.arange(n) % 2
     rows = np.random.RandomState(0).multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], n)

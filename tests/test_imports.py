@@ -33,8 +33,10 @@ ALLOWED = {
 }
 DOOR = {  # what estimators share
     "base",
+    "bases",
     "completion",
     "conditions",
+    "defended",
     "path_density",
     "supports",
     "trained",

@@ -125,10 +125,12 @@ class Flow(Transport):
             target.addcmul_(times.origin_rate, origin - x)
         return self._error(join(x_t, shown), target, times)
 
-    def loss_of_pairs(self, x: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
-        """Flow-matching loss for rows x (n, d) each of which belongs to its noise (n, d)."""
+    def loss_of_pairs(self, rows: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
+        """Flow-matching loss of rows each of which belongs to its noise (n, d)."""
+        x, conditions = self._split(rows)
+        shown = self._hide(conditions, generator)
         times, x_t, target = self._on_the_way(x, noise, generator)
-        return self._error(x_t, target, times)
+        return self._error(join(x_t, shown), target, times)
 
     def _on_the_way(
         self, x: Tensor, noise: Tensor, generator: torch.Generator

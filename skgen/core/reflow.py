@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from .flow import Flow
-from .interfaces import Trainable
+from .interfaces import Trainable, join
 
 
 class Reflow(Trainable):
     """Trains a flow on pairs of noise and what the flow itself carried it to.
 
     The ways between such pairs do not cross much, so the flow that follows them is straighter, with
-    the same samples. Rows are (n, 2 d): the data, then the noise.
+    the same samples. Rows are (n, d + d + k): the noise, then the data, then their conditions.
 
     Parameters
     ----------
@@ -29,22 +29,23 @@ class Reflow(Trainable):
         super().__init__()
         self.flow = flow
 
-    def pairs(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw noise and carry it to data by the flow: rows (n, 2 d)."""
+    def pairs(self, n: int, generator: torch.Generator, conditions: Tensor | None) -> Tensor:
+        """Draw noise and carry it to data by the flow, given conditions (n, k) if any."""
         noise = self.flow.base.sample(n, generator)
-        return torch.cat([self.flow.transport(noise, to_data=True), noise], dim=1)
+        data = self.flow.transport(join(noise, conditions), to_data=True)
+        return torch.cat([noise, join(data, conditions)], dim=1)
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Flow-matching loss of pairs."""
-        data, noise = x.tensor_split(2, dim=1)
-        return self.flow.loss_of_pairs(data, noise, generator)
+        d = self.flow.n_features
+        return self.flow.loss_of_pairs(x[:, d:], x[:, :d], generator)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of the data of pairs."""
-        return self.flow.log_prob(x.tensor_split(2, dim=1)[0])
+        return self.flow.log_prob(x[:, self.flow.n_features :])
 
     def sample(
         self, n: int, generator: torch.Generator, conditions: Tensor | None = None
     ) -> Tensor:
         """Draw data (n, d)."""
-        return self.flow.sample(n, generator)
+        return self.flow.sample(n, generator, conditions)

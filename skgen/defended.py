@@ -1,0 +1,168 @@
+"""Fitted densities that are defended: behind their supports, mixed with simple ones."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import cast
+
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor
+
+from .base import BaseDensity, as_frequencies, refuse_constant_columns
+from .core.bijections import Chain
+from .core.conditional import fit_categories, fit_residual
+from .core.gaussian import Gaussian, StandardNormal, column_moments, fit_gaussian
+from .core.interfaces import Bijection, Density
+from .core.marginals import fit_preconditioner
+from .core.models import Mixture, Preconditioned
+from .core.supports import Bounded, Folded, Folding
+from .mixing import mixture_weights
+from .supports import Supports, check_supported, declared_supports
+
+MAX_MIXTURE_ROWS = 20_000  # for the Gaussian mixture, which no longer gains from more
+
+
+class DefendedDensity(BaseDensity):
+    """Base of the densities that are fitted behind a preconditioner and defended.
+
+    The fitted density is a mixture: the model behind its preconditioner; behind the same, a
+    Gaussian mixture and the Gaussian that the model started as; and a Gaussian fitted to all rows
+    in their own units. All are on the declared supports of the columns.
+    """
+
+    _parameter_constraints: dict = {
+        **BaseDensity._parameter_constraints,
+        "preconditioning": [StrOptions({"auto", "standardize", "gaussianize"})],
+        "reg_covar": [Interval(Real, 0, None, closed="left")],
+        "defensive_weight": [Interval(Real, 0, 0.25, closed="left")],
+        "bounds": [Mapping, None],
+        "periodic": [Mapping, None],
+        "discrete": ["array-like", None],
+    }
+
+    _supports: Supports  # read in `fit`
+
+    def _checked(self, x: Tensor, sample_weight: Tensor | None) -> Tensor:
+        """Rows in order and as often as they weigh, if they vary and are as declared."""
+        d = self.n_features_in_
+        _, variance = column_moments(x[:, :d])
+        refuse_constant_columns(self, (variance <= 0).nonzero()[:, 0].tolist())
+        supports = declared_supports(self)
+        if self.warm_start and hasattr(self, "module_"):
+            if self._density.n_features != d:
+                raise ValueError(
+                    f"warm_start=True continues the fit on {self._density.n_features} feature(s), "
+                    f"but X has {d}."
+                )
+            if self._supports != supports:
+                raise ValueError(
+                    "warm_start=True continues with the bounds, periodic and discrete of the "
+                    f"former fit, {self._supports}, got {supports}."
+                )
+        check_supported(self, supports, x)
+        self._supports = supports
+        weight = None if sample_weight is None else sample_weight.cpu().numpy()
+        return x[as_frequencies(x.cpu().numpy(), weight)]
+
+    def _folding(self, x: Tensor, seed: int) -> Folding | None:
+        """How rows come to lie on the line, or None where they do."""
+        if not self._supports.circles and not self._supports.discrete:
+            return None
+        if self.warm_start and hasattr(self, "module_"):
+            return copy.deepcopy(cast(Folded, self.module_).folding).to(x.device)
+        x = x[:, : self.n_features_in_]
+        return Folding(x, self._supports.circles, self._supports.discrete, seed)
+
+    def _gaussian(self, x: Tensor) -> Density:
+        """Gaussian fitted to all rows, behind their bounds if there are any."""
+        variance, d = max(self.reg_covar, 1e-9), self.n_features_in_
+        x, conditions = x[:, :d], x[:, d:]
+        bounded = Bounded(x, self._supports.bounds) if self._supports.bounds else None
+        x = x if bounded is None else bounded(x)[0]
+        gaussian = fit_categories(x, conditions, fit_gaussian(x, None, "full", variance), variance)
+        return gaussian if bounded is None else Preconditioned(bounded, gaussian, d)
+
+    def _preconditioner(self, kind: str, x: Tensor) -> Chain:
+        """Bijection fitted to rows, which begins with their bounds if there are any."""
+        if not self._supports.bounds:
+            return fit_preconditioner(x, kind, self.reg_covar)
+        bounded = Bounded(x, self._supports.bounds)
+        rest = fit_preconditioner(bounded(x)[0], kind, self.reg_covar).bijections
+        return Chain(bounded, *cast(Iterable[Bijection], rest))
+
+    def _defended(
+        self,
+        density: Preconditioned,
+        gaussian: Density,
+        x_train: Tensor,
+        x_held: Tensor | None,
+        seed: int,
+    ) -> Mixture:
+        """Mix the trained density with simple ones; weights by EM on the held-out rows."""
+        density = density.to(x_train.device)
+        floor = self.defensive_weight
+        if not floor:
+            return Mixture([density], [1.0])
+        bijection, d = density.bijection, density.n_features
+        normal = StandardNormal(d).to(x_train.device)
+        some = x_train[:: -(-len(x_train) // MAX_MIXTURE_ROWS)]  # spread: the rows may be sorted
+        z, conditions = density.precondition(some)[0].split([d, x_train.shape[1] - d], dim=1)
+        simple = [
+            fit_residual(z, conditions, lambda z: fit_gaussian_mixture(z, seed)),
+            fit_categories(z, conditions, normal, max(self.reg_covar, 1e-9)),
+        ]
+        defence = [Preconditioned(bijection, model, d) for model in simple]
+        mixture = Mixture([density, *defence, gaussian], [1 - 3 * floor, floor, floor, floor])
+        if x_held is not None:
+            with torch.no_grad():
+                log_probs = mixture.component_log_probs(x_held).cpu().numpy()
+            mixture.weights.copy_(torch.from_numpy(mixture_weights(log_probs, floor=floor)))
+        return mixture
+
+    @property
+    def _mixture(self) -> Mixture:
+        """The trained density with its defence, of rows on the line."""
+        module = self.module_
+        return cast(Mixture, module.model if isinstance(module, Folded) else module)
+
+    @property
+    def _density(self) -> Preconditioned:
+        """The trained density without its defence."""
+        return cast(Preconditioned, self._mixture.components[0])
+
+    @property
+    def _undefended(self) -> Density:
+        """The trained density without its defence, of rows as they are."""
+        module = self.module_
+        return (
+            Folded(module.folding, self._density) if isinstance(module, Folded) else self._density
+        )
+
+    def _unfold(self, x: Tensor) -> Tensor:
+        """Rows on the line."""
+        return self.module_.folding.unfold(x) if isinstance(self.module_, Folded) else x
+
+    def _fold(self, x: Tensor) -> Tensor:
+        """Rows from the line."""
+        return self.module_.folding.fold(x) if isinstance(self.module_, Folded) else x
+
+
+def fit_gaussian_mixture(z: Tensor, seed: int) -> Mixture:
+    """Gaussian mixture of preconditioned rows by EM: 16 components, or one for 20 rows."""
+    n_components = max(1, min(16, len(z) // 20))
+    fitted = GaussianMixture(
+        n_components, reg_covar=1e-4, init_params="k-means++", random_state=seed % 2**32
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # any state of EM is a density
+        fitted.fit(z.cpu().numpy())
+    means = torch.from_numpy(fitted.means_).to(z)
+    scales = torch.linalg.cholesky(torch.from_numpy(fitted.covariances_).to(z))
+    components = [Gaussian(mean, scale) for mean, scale in zip(means, scales, strict=True)]
+    return Mixture(components, fitted.weights_).to(z.device)
