@@ -50,18 +50,27 @@ ESTIMATORS = {
     ),
     "flow-unstopped": cheap_flow(early_stopping=False),
     "flow-undefended": cheap_flow(preconditioning="standardize", defensive_weight=0),
-    "flow-bounds": cheap_flow(bounds={0: (-50, None)}),
-    "flow-preserving": cheap_flow(path="variance_preserving", prediction="noise"),
+    "flow-bounds": cheap_flow(bounds={0: (-50, None)}, preconditioning="standardize", solver_tol=0),
+    "flow-preserving": cheap_flow(
+        path="variance_preserving",
+        prediction="noise",
+        preconditioning="standardize",
+        solver_tol=0,
+    ),
     "flow-transport": cheap_flow(
         path="independent", coupling="optimal_transport", loss="interpolant", early_stopping=False
     ),
     "coupling": cheap_coupling(),
-    "coupling-affine": cheap_coupling(transformer="affine", linear="permutation", n_blocks=3),
+    "coupling-affine": cheap_coupling(
+        transformer="affine", linear="permutation", n_blocks=3, preconditioning="standardize"
+    ),
     "coupling-student": cheap_coupling(base="student", preconditioning="standardize"),
     "coupling-mixture": cheap_coupling(base="mixture", preconditioning="gaussianize"),
     "coupling-on-gaussian": cheap_coupling(base=GaussianMLE(), early_stopping=False),
-    "coupling-circle": cheap_coupling(periodic={0: (-1e9, 1e9)}),
-    "coupling-noisy": cheap_coupling(dropout=0.2, input_noise=0.1, defensive_weight=0),
+    "coupling-circle": cheap_coupling(periodic={0: (-1e9, 1e9)}, preconditioning="gaussianize"),
+    "coupling-noisy": cheap_coupling(
+        dropout=0.2, input_noise=0.1, defensive_weight=0, preconditioning="standardize"
+    ),
     "stack": StackedDensity(estimators=cheap_members(), random_state=0),
     "stack-cv": StackedDensity(estimators=cheap_members(), cv=2, random_state=0),
 }

@@ -259,7 +259,8 @@ def test_hutchinson_is_unbiased_with_the_error_it_reports(kind, sizes):
         [rows, rows[:, 0] ** 2 + 0.1 * np.random.RandomState(0).normal(size=500)]
     )
     settings = {"hidden_layer_sizes": sizes, "max_iter": 60, "preconditioning": "standardize",
-                "early_stopping": False, "defensive_weight": 0, "solver_tol": 0}  # fmt: skip
+                "early_stopping": False, "defensive_weight": 0, "solver_tol": 0,
+                "n_steps": 8}  # fmt: skip
     flow = FlowMatchingDensity(**settings, random_state=0).fit(rows)
     assert not flow.log_density_error(rows).any()
     expected = flow.score_samples(rows[:30])
