@@ -64,6 +64,16 @@ class Normal:
         return np.reshape(rows, (n_samples, self.density.dim))
 
 
+def check_moments(base: tuple, d: int) -> None:
+    """Raise ValueError unless a pair is a mean (d,) and a covariance (d, d)."""
+    shapes = [np.shape(part) for part in base]
+    if shapes != [(d,), (d, d)]:
+        raise ValueError(
+            f"base must be a mean of shape ({d},) and a covariance of shape ({d}, {d}), got shapes "
+            f"{shapes}."
+        )
+
+
 class BasedFlow(ConditionalFlow):
     """Base of the densities whose model is a `Flow` from noise of any density, or from rows."""
 
@@ -139,6 +149,7 @@ class BasedFlow(ConditionalFlow):
             z = density.bijection(torch.tensor(rows, device=x.device))[0]
             flow.base = fit_gaussian_mixture(z, seed)
         elif isinstance(self.base, tuple):
+            check_moments(self.base, self.n_features_in_)
             flow.base = FittedBase(Normal(*self.base), density.bijection)
         else:
             flow.base = FittedBase(clone(self.base).fit(rows, None), density.bijection)

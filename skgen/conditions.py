@@ -48,10 +48,10 @@ class ConditionEncoder:
             raise ValueError(
                 f"y has {len(columns)} column(s); fit has seen {len(self.encoders)} of conditions."
             )
-        parts = [
-            encoder.transform(_fitting(encoder, column))
-            for encoder, column in zip(self.encoders, columns, strict=True)
-        ]
+        parts = []
+        for j, (encoder, column) in enumerate(zip(self.encoders, columns, strict=True)):
+            _check_kind(encoder, column, j)
+            parts.append(encoder.transform(column[:, None]))
         return np.column_stack([*parts, np.ones(len(columns[0]))])
 
     def repeated(self, y: Any, n: int) -> np.ndarray:
@@ -114,10 +114,16 @@ def _categorical(column: np.ndarray) -> bool:
     return bool(whole) and len(np.unique(column)) <= MAX_CATEGORIES
 
 
-def _fitting(encoder: Any, column: np.ndarray) -> np.ndarray:
-    if isinstance(encoder, StandardScaler) and column.dtype == object:
-        raise ValueError(f"y must hold numbers, as in fit; got {column[0]!r}.")
-    return column[:, None]
+def _check_kind(encoder: Any, column: np.ndarray, j: int) -> None:
+    """Raise ValueError unless column j of y has categories, or numbers, as it had in the fit."""
+    if isinstance(encoder, StandardScaler):
+        if column.dtype == object:
+            raise ValueError(f"Column {j} of y held numbers in fit; got {column[0]!r}.")
+        return
+    seen = encoder.categories_[0].tolist()
+    new = sorted(set(column.tolist()) - set(seen), key=str)
+    if new:
+        raise ValueError(f"Column {j} of y has the categories {new}; fit has seen {seen}.")
 
 
 class ConditionalFlow(TrainedFlow):

@@ -291,6 +291,11 @@ def test_hutchinson_is_unbiased_with_the_error_it_reports(kind, sizes):
         (lambda f: f.langevin_dynamics(X, step_size=0), "step_size == 0"),
         (lambda f: f.velocity(X[:, :1], 0.5), "1 features"),
         (lambda f: f.reflow(0), "n_samples must be"),
+        (
+            lambda f: gaussian_flow(base=(np.zeros(3), np.eye(3))),
+            r"got shapes \[\(3,\), \(3, 3\)\]",
+        ),
+        (lambda f: gaussian_flow(base=(np.zeros(2), -np.eye(2))), "positive semidefinite"),
         (lambda f: f.reflow(10, max_iter=0), "max_iter == 0"),
     ],
 )
