@@ -1,6 +1,7 @@
 """scikit-learn-compatible deep generative estimators on PyTorch."""
 
 from . import compose, datasets
+from .ddpm import DDPMGenerator
 from .flow_matching import FlowMatchingDensity
 from .gaussian import GaussianMLE
 from .realnvp import RealNVPDensity
@@ -8,6 +9,7 @@ from .realnvp import RealNVPDensity
 __version__ = "0.1.0"
 
 __all__ = [
+    "DDPMGenerator",
     "FlowMatchingDensity",
     "GaussianMLE",
     "RealNVPDensity",

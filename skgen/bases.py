@@ -78,6 +78,7 @@ class BasedFlow(ConditionalFlow):
     """Base of the densities whose model is a `Flow` from noise of any density, or from rows."""
 
     base: Any = "normal"
+    coupling: Any = "independent"
     _X_base: np.ndarray | None = None
 
     def fit(

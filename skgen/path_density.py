@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from .base import CHUNK_ROWS, check_n_samples
 from .bases import BasedFlow
+from .core.diffusion_samplers import DiffusionSampler
 from .core.interfaces import join
 from .core.reflow import Reflow
 from .core.samplers import (
@@ -32,6 +33,7 @@ from .core.samplers import (
 from .core.solvers import SOLVERS
 from .core.training import Trainer
 
+AnySampler = Sampler | DiffusionSampler
 STOCHASTIC = ("euler_maruyama", "stochastic_heun")
 
 
@@ -44,7 +46,7 @@ class PathDensity(BasedFlow):
         random_state: Any = None,
         *,
         sampler: str | None = None,
-        n_steps: int = 50,
+        n_steps: int | None = None,
         time_grid: str = "uniform",
         diffusion: Any = None,
         n_corrections: int = 0,
@@ -66,8 +68,8 @@ class PathDensity(BasedFlow):
             ``n_steps`` of it. "euler_maruyama" and "stochastic_heun" solve instead
             ``dx = (v + eps s) dt + sqrt(2 eps) dW`` with the score function s, which has the same
             distribution at all times and corrects errors of the velocity on the way.
-        n_steps : int, default=50
-            Steps of ``sampler``.
+        n_steps : int, default=None
+            Steps of ``sampler``; None is 50.
         time_grid : {"uniform", "quadratic", "cosine"}, default="uniform"
             Times of the steps: equal; shorter near the data; shorter at both ends.
         diffusion : float or callable, default=None
@@ -92,7 +94,7 @@ class PathDensity(BasedFlow):
         check_is_fitted(self)
         check_n_samples(n_samples)
         conditions = self._conditions(y, n_samples)
-        chosen = None
+        chosen, sampler = None, sampler or self._default_sampler()
         if sampler is not None:
             chosen = self._sampler(sampler, n_steps, time_grid, diffusion, n_corrections)
         with self._sampling(chosen, y, guidance):
@@ -100,7 +102,7 @@ class PathDensity(BasedFlow):
             return self._draw(n_samples, random_state, conditions, density)
 
     @contextmanager
-    def _sampling(self, sampler: Sampler | None, y: Any, guidance: float) -> Iterator[None]:
+    def _sampling(self, sampler: AnySampler | None, y: Any, guidance: float) -> Iterator[None]:
         """Let the flow draw rows by a sampler, with guidance."""
         check_scalar(guidance, "guidance", Real)
         if guidance and y is None:
@@ -112,9 +114,16 @@ class PathDensity(BasedFlow):
             self._model.sampler, self._model.guidance = None, 0.0
 
     def _sampler(
-        self, sampler: str, n_steps: int, time_grid: str, diffusion: Any, n_corrections: int
-    ) -> Sampler:
-        check_option("sampler", sampler, [*SOLVERS, *STOCHASTIC])
+        self, sampler: str, n_steps: int | None, time_grid: str, diffusion: Any, n_corrections: int
+    ) -> AnySampler:
+        n_steps = self._default_n_steps(sampler) if n_steps is None else n_steps
+        own = self._own_samplers(sampler, n_steps)
+        if own is not None:
+            check_scalar(n_steps, "n_steps", Integral, min_val=1)
+            if diffusion is not None or n_corrections:
+                raise ValueError(f"sampler={sampler!r} takes no diffusion and no n_corrections.")
+            return own
+        check_option("sampler", sampler, [*SOLVERS, *STOCHASTIC, *self._own_names])
         check_option("time_grid", time_grid, TIME_GRIDS)
         check_scalar(n_steps, "n_steps", Integral, min_val=1)
         check_scalar(n_corrections, "n_corrections", Integral, min_val=0)
@@ -129,6 +138,19 @@ class PathDensity(BasedFlow):
             return OdeSampler(n_steps, time_grid, n_corrections, sampler)
         heun = sampler == "stochastic_heun"
         return StochasticSampler(n_steps, time_grid, n_corrections, heun, diffusion)
+
+    _own_names: Iterable[str] = ()  # of samplers that only this kind of density has
+
+    def _own_samplers(self, sampler: str, n_steps: int) -> AnySampler | None:
+        """One of them, if it is."""
+        return None
+
+    def _default_sampler(self) -> str | None:
+        """What `sample` uses, None for the accurate solution."""
+        return None
+
+    def _default_n_steps(self, sampler: str) -> int:
+        return 50
 
     def _check_score(self, what: str) -> None:
         if not self._model.has_score:
@@ -384,9 +406,9 @@ class PathDensity(BasedFlow):
         random_state : int, RandomState instance or None, default=None
             As in `sample`.
         sampler : str, default=None
-            As in `sample`; None is ``solver``.
+            As in `sample`; where that is the accurate solution, None is ``solver``.
         n_steps : int, default=None
-            Steps of the sampler; None is the ``n_steps`` of the estimator.
+            As in `sample`; with ``solver``, None is the ``n_steps`` of the estimator.
         time_grid : {"quadratic", "uniform", "cosine"}, default="quadratic"
             As in `sample`.
         diffusion : float or callable, default=None
@@ -410,7 +432,10 @@ class PathDensity(BasedFlow):
         """
         check_is_fitted(self)
         check_n_samples(n_samples)
-        sampler, n_steps = sampler or self.solver, n_steps or self.n_steps
+        if sampler is None:
+            sampler = self._default_sampler()
+        if sampler is None:
+            sampler, n_steps = self.solver, n_steps or self.n_steps
         chosen = self._sampler(sampler, n_steps, time_grid, diffusion, n_corrections)
         device = self._place_module()
         generator, conditions = (

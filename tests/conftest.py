@@ -12,8 +12,22 @@ torch.set_num_threads(1)  # the networks are tiny: a second thread would only wa
 EXPECTED = ["sklearn.exceptions.ConvergenceWarning", "skgen.core.flow.SolverAccuracyWarning"]
 
 
+# Their siblings run scikit-learn's own checks in every run; all of these take a minute.
+VARIATIONS = [
+    clone(ESTIMATORS[name])
+    for name in ("flow-standardize", "flow-gaussianize", "flow-unstopped", "flow-undefended",
+                 "flow-preserving", "diffusion-exact", "coupling-student", "coupling-mixture",
+                 "coupling-on-gaussian", "coupling-circle", "coupling-noisy")
+]  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    variations = {repr(estimator) for estimator in VARIATIONS}
     for item in items:
+        if item.originalname == "test_check_estimator":
+            if repr(item.callspec.params["estimator"]) in variations:
+                item.add_marker(pytest.mark.slow)
         for warning in EXPECTED:
             item.add_marker(pytest.mark.filterwarnings(f"ignore::{warning}"))
 

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
-from skgen import FlowMatchingDensity, GaussianMLE, RealNVPDensity
+from skgen import DDPMGenerator, FlowMatchingDensity, GaussianMLE, RealNVPDensity
 from skgen.compose import StackedDensity
 from skgen.trained import TrainedDensity
 
@@ -18,6 +18,12 @@ from skgen.trained import TrainedDensity
 def cheap_flow(**parameters):
     settings = {"max_iter": 12, "hidden_layer_sizes": (16, 16), "n_steps": 12, "solver_tol": 1e-2}
     return FlowMatchingDensity(**{**settings, "random_state": 0, **parameters})
+
+
+def cheap_diffusion(**parameters):
+    settings = {"max_iter": 12, "hidden_layer_sizes": (16, 16), "n_steps": 12, "solver_tol": 0,
+                "n_timesteps": 100, "preconditioning": "standardize"}  # fmt: skip
+    return DDPMGenerator(**{**settings, "random_state": 0, **parameters})
 
 
 def cheap_coupling(**parameters):
@@ -59,6 +65,10 @@ ESTIMATORS = {
     ),
     "flow-transport": cheap_flow(
         path="independent", coupling="optimal_transport", loss="interpolant", early_stopping=False
+    ),
+    "diffusion": cheap_diffusion(),
+    "diffusion-exact": cheap_diffusion(
+        sampler="exact", prediction_type="velocity", beta_schedule="cosine", early_stopping=False
     ),
     "coupling": cheap_coupling(),
     "coupling-affine": cheap_coupling(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .diffusion_samplers import DiffusionSampler
 from .divergence import hutchinson_divergence
 from .gaussian import StandardNormal
 from .interfaces import Density, Transport, join
@@ -74,7 +75,7 @@ class Flow(Transport):
     condition_sharpness = 1e4
     base: Density
     probes: Tensor | None
-    sampler: Sampler | None = None  # in place of the accurate solution
+    sampler: Sampler | DiffusionSampler | None = None  # in place of the accurate solution
     guidance = 0.0  # of samples
     straightened = False  # by `Reflow`
 

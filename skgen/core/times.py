@@ -17,6 +17,8 @@ TARGETS: dict[str, Callable[[GaussianPath, Tensor], Tensor]] = {
     "velocity": lambda path, t: path.straight_rate(t),
     "noise": lambda path, t: path.straight_time(t),
     "data": lambda path, t: 1 - path.straight_time(t),
+    # Of alpha noise - sigma data: the velocity by the angle, where alpha^2 + sigma^2 is 1.
+    "angular_velocity": lambda path, t: path.gaussian_scale(t) ** 2 / sum(path.coefficients(t)),
 }
 
 
