@@ -25,9 +25,9 @@ VARIATIONS = [
 def pytest_collection_modifyitems(items):
     variations = {repr(estimator) for estimator in VARIATIONS}
     for item in items:
-        if item.originalname == "test_check_estimator":
-            if repr(item.callspec.params["estimator"]) in variations:
-                item.add_marker(pytest.mark.slow)
+        checked = item.originalname == "test_check_estimator"
+        if checked and repr(item.callspec.params["estimator"]) in variations:
+            item.add_marker(pytest.mark.slow)
         for warning in EXPECTED:
             item.add_marker(pytest.mark.filterwarnings(f"ignore::{warning}"))
 
