@@ -15,7 +15,7 @@ import torch
 from sklearn.utils import check_scalar, gen_batches
 from torch import Tensor
 
-from ..base import resolve_device
+from ..base import resolve_device, to_array
 from .images import Range, check_range, check_rows, import_extra, to_images, to_uint8
 
 Network = Callable[[Tensor], Tensor]
@@ -49,7 +49,7 @@ class Extraction:
             if is_folder(X):
                 raise ValueError("A function of rows cannot read a folder; pass an array.")
             rows = check_rows(X, name)
-            return _one_row_each(np.asarray(self.extractor(rows)), len(rows))
+            return _one_row_each(np.asarray(to_array(self.extractor(rows))), len(rows))
         device = resolve_device(self.device)
         if is_folder(X):
             return self._of_folder(Path(X), device)
@@ -65,7 +65,7 @@ class Extraction:
                 images = to_images(X[batch], self.image_shape, value_range, name)
                 if self.extractor == "inception":
                     images = _resized(to_uint8(images))
-                x = torch.from_numpy(images).to(device, torch.float32)
+                x = torch.from_numpy(images.astype(np.float32)).to(device)
                 parts.append(network(x).cpu().numpy())
         return _one_row_each(np.concatenate(parts), len(X))
 

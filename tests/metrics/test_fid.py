@@ -86,6 +86,35 @@ def test_inception_path_equals_clean_fid(tmp_path, small_inception, shape):
     assert arrays == fid_score(*as_floats, shape, value_range=(-1, 1), device="cpu")
 
 
+class Layers(nn.Module):
+    """2048 features of an image from -1 to 1, named as the part of Inception that is used."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(4)
+        self.linear = nn.Linear(48, 2048)
+
+    def forward(self, x):
+        return self.linear(self.pool(x).flatten(1))
+
+
+def test_weights_are_loaded_as_clean_fid_does(tmp_path, monkeypatch):
+    load("cleanfid.features")
+    monkeypatch.setattr("platform.system", lambda: "Windows")  # where the place is relative
+    monkeypatch.chdir(tmp_path)
+    network = nn.Module()
+    network.layers, network.forward = Layers(), lambda x: network.layers(x)
+    traced = torch.jit.trace(network, torch.zeros(2, 3, 299, 299))
+    traced.save("inception-2015-12-05.pt")
+    X_real, X_fake = images((3, 8, 8)), images((3, 8, 8), seed=1)
+    features = image_features(X_real, (3, 8, 8), device="cpu")
+    assert features.shape == (14, 2048)
+    score = fid_score(X_real, X_fake, (3, 8, 8), device="cpu")
+    save_images(X_real, "real", (3, 8, 8))
+    save_images(X_fake, "fake", (3, 8, 8))
+    assert 0 < score == pytest.approx(fid_score("real", "fake", device="cpu"), abs=1e-3)
+
+
 def test_score_equals_compute_fid(tmp_path, small_inception, monkeypatch):
     cleanfid = load("cleanfid.fid")
     sqrtm = cleanfid.linalg.sqrtm
@@ -175,6 +204,14 @@ def test_function_sees_rows_as_they_are():
     X_real, X_fake = images((8, 8)) / 10.0, images((8, 8), seed=1) / 10.0
     score = fid_score(X_real, X_fake, feature_extractor=lambda X: X[:, :5])
     assert score == frechet_distance(X_real[:, :5], X_fake[:, :5])
+
+
+def test_function_may_return_a_tensor():
+    weight = torch.ones(64, 2, dtype=torch.float64, requires_grad=True)
+    features = image_features(
+        images((8, 8)), feature_extractor=lambda X: torch.tensor(X, dtype=torch.float64) @ weight
+    )
+    assert_array_equal(features[:, 0], images((8, 8)).sum(axis=1))
 
 
 def test_fewer_images_than_features():
