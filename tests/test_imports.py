@@ -11,7 +11,8 @@ import skgen
 
 ROOT = Path(skgen.__file__).parent
 CORE = {path.stem for path in (ROOT / "core").glob("*.py")} - {"__init__"}
-TOP = {path.stem for path in ROOT.glob("*.py")} - {"__init__"}
+METRICS = {path.stem for path in (ROOT / "metrics").glob("*.py")} - {"__init__"}
+TOP = {path.stem for path in ROOT.glob("*.py")} - {"__init__"} | {"metrics"}
 
 # What each file of core may import of core, besides interfaces; one not listed, nothing.
 ALLOWED = {
@@ -44,7 +45,7 @@ DOOR = {  # what estimators share
     "supports",
     "trained",
 }
-ROOMS = {"compose", "datasets", "mixing"}  # know densities by their public methods only
+ROOMS = {"compose", "datasets", "metrics", "mixing"}  # know densities by public methods only
 ESTIMATORS = TOP - DOOR - ROOMS - {"exceptions"}
 
 
@@ -95,11 +96,20 @@ def test_door_does_not_import_estimators(name):
     assert parts_of(ROOT / f"{name}.py", ["skgen"]) & TOP <= DOOR | {"mixing"}
 
 
-@pytest.mark.parametrize("name", sorted(ROOMS))
+@pytest.mark.parametrize("name", sorted(ROOMS - {"metrics"}))
 def test_rooms_do_not_import_core(name):
     used = parts_of(ROOT / f"{name}.py", ["skgen"])
     assert "core" not in used
     assert "torch" not in {module.split(".")[0] for module in imports(ROOT / f"{name}.py")}
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_metrics_know_arrays_and_networks_only(name):
+    path = ROOT / "metrics" / f"{name}.py"
+    assert parts_of(path, ["skgen"]) <= {"base", "metrics"}
+    modules = {module.split(".")[0] for module in imports(path)}
+    assert "torch" not in modules or name in {"extraction", "fid"}
+    assert not modules & OPTIONAL
 
 
 def test_every_file_is_read():
@@ -108,6 +118,7 @@ def test_every_file_is_read():
     assert {"paths", "divergence"} <= parts_of(ROOT / "core" / "networks.py", ["skgen", "core"])
 
 
+OPTIONAL = {"matplotlib", "pandas", "polars", "diffusers", "torchvision", "cleanfid", "PIL"}
 BASIS = "torch, sklearn.mixture, sklearn.pipeline, sklearn.model_selection"  # loaded beforehand
 
 
@@ -121,8 +132,15 @@ def test_import_loads_nothing_optional():
     code = f"import {BASIS}, sys; before = set(sys.modules); import skgen; "
     loaded = set(run(code + "print(*sys.modules.keys() - before)"))
     assert "skgen.core.models" in loaded
-    optional = {"matplotlib", "pandas", "polars", "diffusers", "torchvision", "cleanfid", "PIL"}
-    assert not loaded & optional
+    assert not loaded & OPTIONAL
+    assert not [module for module in loaded if module.startswith("skgen.metrics")]
+
+
+def test_import_of_metrics_loads_nothing_optional():
+    code = f"import {BASIS}, sys; before = set(sys.modules); import skgen.metrics; "
+    loaded = set(run(code + "print(*sys.modules.keys() - before)"))
+    assert "skgen.metrics.images" in loaded
+    assert not loaded & OPTIONAL
 
 
 @pytest.mark.slow
