@@ -143,8 +143,8 @@ class BasedFlow(ConditionalFlow):
         ends = flow.path.coefficients(torch.tensor(0.0, dtype=torch.float64))
         if [float(end) for end in ends] != [0.0, 1.0]:
             raise ValueError(
-                f"{type(flow.path).__name__} does not start as the noise alone, as a base and X_base "
-                "need."
+                f"{type(flow.path).__name__} does not start as the noise alone, as a base and "
+                "X_base need."
             )
         rows = x[:, : self.n_features_in_].cpu().numpy() if self._X_base is None else self._X_base
         if isinstance(self.base, str):
