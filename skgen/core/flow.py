@@ -21,6 +21,7 @@ from .samplers import OdeSampler, Sampler
 from .solvers import SOLVERS
 from .times import TimeColumns, TrainingTimes
 from .two_layers import Workspace
+from .unet import UNetVelocity
 
 
 class SolverAccuracyWarning(UserWarning):
@@ -80,7 +81,7 @@ class Flow(Transport):
 
     def __init__(
         self,
-        network: VelocityNetwork | DeepVelocityNetwork,
+        network: VelocityNetwork | DeepVelocityNetwork | UNetVelocity,
         path: GaussianPath,
         n_features: int,
         solver: str,

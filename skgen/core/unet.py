@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn.functional import pad
 
 from .divergence import exact_divergence
@@ -14,27 +16,32 @@ from .networks import Field
 from .paths import GaussianPath
 
 
-def unet_settings(image_shape: tuple[int, int, int]) -> dict[str, Any]:
+def unet_settings(
+    image_shape: tuple[int, int, int], sizes: Sequence[int] | None = None
+) -> dict[str, Any]:
     """Arguments of ``diffusers.UNet2DModel`` that suit images (C, H, W) of this size.
 
     Parameters
     ----------
     image_shape : tuple of three int
+    sizes : sequence of int, optional
+        Channels of the levels, each of which halves the sides. By default there are two levels for
+        sides up to 15, three up to 47, else four: 0.65, 2.5 and 12.8 million parameters.
 
     Returns
     -------
     dict
-        For sides up to 15, up to 47, and more: 0.65, 2.5 and 6.5 million parameters.
     """
     channels, height, width = image_shape
     side = max(height, width)
-    sizes = (32, 64) if side < 16 else (32, 64, 128) if side < 48 else (64, 128, 128, 256)
+    if sizes is None:
+        sizes = (32, 64) if side < 16 else (32, 64, 128) if side < 48 else (64, 128, 128, 256)
     # The middle always attends. Above it, attention costs a large image little next to the rest.
     attends = [side >= 48 and math.ceil(side / 2**k) <= 16 for k in range(len(sizes))]
     return {
         "in_channels": channels,
         "out_channels": channels,
-        "block_out_channels": sizes,
+        "block_out_channels": tuple(sizes),
         "down_block_types": tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
         "up_block_types": tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]),
         "layers_per_block": 1,
@@ -68,14 +75,15 @@ class UNetVelocity(nn.Module):
         Number k of columns that follow the images in all rows (n, d + k). A linear map takes them
         to the embedding of the time; all 0, they add nothing.
     settings : dict, optional
-        Arguments of ``UNet2DModel`` in place of those of `unet_settings`.
+        Arguments of ``UNet2DModel`` in place of those of `unet_settings`. ``norm_num_groups``, by
+        default 8, divides all ``block_out_channels``.
     autocast : torch.dtype, optional
-        Of products and convolutions, such as torch.bfloat16. Its rounding limits the accuracy of
-        solvers too, so log-densities want None, which may be set after training.
+        Of products and convolutions, such as torch.bfloat16. Divergences, and the velocity next to
+        them, are computed without it.
     """
 
-    resolution = 0.01
-    pace = 10.0
+    resolution = 0.01  # least signal and noise that the U-Net tells from none
+    pace = 10.0  # rad of the fastest wave that it sees, per unit of the logarithm
 
     def __init__(
         self,
@@ -89,7 +97,8 @@ class UNetVelocity(nn.Module):
         super().__init__()
         self.image_shape, self.path, self.autocast = tuple(image_shape), path, autocast
         self.n_features = math.prod(image_shape)
-        chosen = {**unet_settings(image_shape), **(settings or {})}
+        settings = settings or {}
+        chosen = unet_settings(image_shape, settings.get("block_out_channels")) | settings
         if n_conditions:
             chosen["class_embed_type"] = "identity"  # added to the embedding of the time
         self.unet, self.embedding = _build(chosen, n_conditions, generator)
@@ -108,7 +117,9 @@ class UNetVelocity(nn.Module):
         """Excess velocity (n, d) of rows (n, d + k) at times given by their features."""
         rows, conditions = x[:, : self.n_features], x[:, self.n_features :]
         images = (zoom * rows).float().view(-1, *self.image_shape)
-        with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
+        # Forward derivatives do not go through mixed precision, and would be too rough.
+        mixed = self.autocast is not None and unpack_dual(x).tangent is None
+        with torch.autocast(x.device.type, self.autocast, enabled=mixed):
             labels = None if self.embedding is None else self.embedding(conditions.float())
             times = features[:, 0].float()
             (found,) = self.unet(pad(images, self.margins), times, labels, return_dict=False)
@@ -149,7 +160,7 @@ def _build(
     seed = int(torch.randint(2**62, (), generator=generator))
     with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator
         torch.default_generator.manual_seed(seed)
-        unet = UNet2DModel(**settings)
+        unet: Any = UNet2DModel(**settings)
         width = unet.time_embedding.linear_2.out_features
         embedding = nn.Linear(n_conditions, width, bias=False) if n_conditions else None
     nn.init.zeros_(unet.conv_out.weight)
@@ -157,4 +168,10 @@ def _build(
     for module in unet.modules():
         if isinstance(module, Attention):
             module.set_processor(AttnProcessor())  # the fused one has no forward derivative
+            module.register_forward_hook(_in_order)
     return unet, embedding
+
+
+def _in_order(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    """Attention leaves channels last, for which the norm after it has no forward derivative."""
+    return output.contiguous()
