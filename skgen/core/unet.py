@@ -58,8 +58,8 @@ class UNetVelocity(nn.Module):
         e(x, t) = u(x / s(t), tau(t)) / s(t)
 
     For data of variance 1, its input and its target ``(sigma data - alpha noise) / s`` then have
-    variance 1 at all times. The time enters through ``tau``, a multiple of the logarithm of
-    signal over noise, which resolves times near the data and near the noise.
+    variance 1 at all times. The time enters through ``tau``, a multiple of ``log(alpha^2 /
+    sigma^2)``, which resolves times near the data and near the noise.
 
     The U-Net computes in float32; rows in float64 are rounded, and results cast back.
 
@@ -68,7 +68,7 @@ class UNetVelocity(nn.Module):
     image_shape : tuple of three int
         Channels C, height H and width W of the images that rows of ``d = C H W`` are.
     path : GaussianPath
-        Gives ``s(t)``, signal and noise.
+        Gives ``s(t)``, ``alpha(t)`` and ``sigma(t)``.
     generator : torch.Generator
         Source of the initial weights, on the CPU.
     n_conditions : int
