@@ -22,6 +22,7 @@ from .samplers import OdeSampler, Sampler
 from .solvers import SOLVERS
 from .times import TimeColumns, TrainingTimes
 from .two_layers import Workspace
+from .unet import UNetVelocity
 
 
 class SolverAccuracyWarning(UserWarning):
@@ -81,7 +82,7 @@ class Flow(Transport):
 
     def __init__(
         self,
-        network: VelocityNetwork | DeepVelocityNetwork,
+        network: VelocityNetwork | DeepVelocityNetwork | UNetVelocity,
         path: GaussianPath,
         n_features: int,
         solver: str,

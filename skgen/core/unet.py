@@ -1,0 +1,177 @@
+"""Velocity network for images: the U-Net of diffusers behind the face of the other networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
+from torch.nn.functional import pad
+
+from .divergence import exact_divergence
+from .networks import Field
+from .paths import GaussianPath
+
+
+def unet_settings(
+    image_shape: tuple[int, int, int], sizes: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """Arguments of ``diffusers.UNet2DModel`` that suit images (C, H, W) of this size.
+
+    Parameters
+    ----------
+    image_shape : tuple of three int
+    sizes : sequence of int, optional
+        Channels of the levels, each of which halves the sides. By default there are two levels for
+        sides up to 15, three up to 47, else four: 0.65, 2.5 and 12.8 million parameters.
+
+    Returns
+    -------
+    dict
+    """
+    channels, height, width = image_shape
+    side = max(height, width)
+    if sizes is None:
+        sizes = (32, 64) if side < 16 else (32, 64, 128) if side < 48 else (64, 128, 128, 256)
+    # The middle always attends. Above it, attention costs a large image little next to the rest.
+    attends = [side >= 48 and math.ceil(side / 2**k) <= 16 for k in range(len(sizes))]
+    return {
+        "in_channels": channels,
+        "out_channels": channels,
+        "block_out_channels": tuple(sizes),
+        "down_block_types": tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        "up_block_types": tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]),
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "attention_head_dim": 32,
+    }
+
+
+class UNetVelocity(nn.Module):
+    """Excess velocity of the straight path, of images as rows, by ``diffusers.UNet2DModel``.
+
+    With the scale ``s(t)`` that normal data would have at time t, the U-Net u gives::
+
+        e(x, t) = u(x / s(t), tau(t)) / s(t)
+
+    For data of variance 1, its input and its target ``(sigma data - alpha noise) / s`` then have
+    variance 1 at all times. The time enters through ``tau``, a multiple of ``log(alpha^2 /
+    sigma^2)``, which resolves times near the data and near the noise.
+
+    The U-Net computes in float32; rows in float64 are rounded, and results cast back.
+
+    Parameters
+    ----------
+    image_shape : tuple of three int
+        Channels C, height H and width W of the images that rows of ``d = C H W`` are.
+    path : GaussianPath
+        Gives ``s(t)``, ``alpha(t)`` and ``sigma(t)``.
+    generator : torch.Generator
+        Source of the initial weights, on the CPU.
+    n_conditions : int
+        Number k of columns that follow the images in all rows (n, d + k). A linear map takes them
+        to the embedding of the time; all 0, they add nothing.
+    settings : dict, optional
+        Arguments of ``UNet2DModel`` in place of those of `unet_settings`. ``norm_num_groups``, by
+        default 8, divides all ``block_out_channels``.
+    autocast : torch.dtype, optional
+        Of products and convolutions, such as torch.bfloat16. Divergences, and the velocity next to
+        them, are computed without it.
+    """
+
+    resolution = 0.01  # least signal and noise that the U-Net tells from none
+    pace = 10.0  # rad of the fastest wave that it sees, per unit of the logarithm
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        path: GaussianPath,
+        generator: torch.Generator,
+        n_conditions: int = 0,
+        settings: dict[str, Any] | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.image_shape, self.path, self.autocast = tuple(image_shape), path, autocast
+        self.n_features = math.prod(image_shape)
+        settings = settings or {}
+        chosen = unet_settings(image_shape, settings.get("block_out_channels")) | settings
+        if n_conditions:
+            chosen["class_embed_type"] = "identity"  # added to the embedding of the time
+        self.unet, self.embedding = _build(chosen, n_conditions, generator)
+        # Images are padded until every halving of the sides is exact.
+        multiple = 2 ** (len(chosen["block_out_channels"]) - 1)
+        margins = [-side % multiple for side in image_shape[:0:-1]]
+        self.margins = [part for m in margins for part in (m // 2, m - m // 2)]
+
+    def time_features(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """What the U-Net sees as time (n, 1), and the factor ``1 / s(t)`` (n, 1), at t (n, 1)."""
+        alpha, sigma = self.path.coefficients(t)
+        signal, noise = (part.square() + self.resolution**2 for part in (alpha, sigma))
+        return self.pace * (signal / noise).log(), 1 / self.path.gaussian_scale(t)
+
+    def forward(self, x: Tensor, features: Tensor, zoom: Tensor) -> Tensor:
+        """Excess velocity (n, d) of rows (n, d + k) at times given by their features."""
+        rows, conditions = x[:, : self.n_features], x[:, self.n_features :]
+        images = (zoom * rows).float().view(-1, *self.image_shape)
+        # Forward derivatives do not go through mixed precision, and would be too rough.
+        mixed = self.autocast is not None and unpack_dual(x).tangent is None
+        with torch.autocast(x.device.type, self.autocast, enabled=mixed):
+            labels = None if self.embedding is None else self.embedding(conditions.float())
+            times = features[:, 0].float()
+            (found,) = self.unet(pad(images, self.margins), times, labels, return_dict=False)
+        cropped = pad(found, [-margin for margin in self.margins])
+        return zoom * cropped.reshape(rows.shape).to(x.dtype)
+
+    def field(self, dtype: torch.dtype, divergence: bool = False) -> Field:
+        """Prepare the network for a solve, see `VelocityNetwork.field`.
+
+        The divergence is exact, by d Jacobian-vector products: for tiny images only.
+        """
+
+        @torch.no_grad()
+        def excess(t: float, x: Tensor) -> tuple[Tensor, ...]:
+            times = self.time_features(x.new_full((1, 1), t))
+            rows, conditions = x[:, : self.n_features], x[:, self.n_features :]
+
+            def call(moved: Tensor) -> Tensor:
+                return self(torch.cat([moved, conditions], dim=1), *times).to(dtype)
+
+            return exact_divergence(call, rows) if divergence else (call(rows),)
+
+        return excess
+
+
+def _build(
+    settings: dict[str, Any], n_conditions: int, generator: torch.Generator
+) -> tuple[nn.Module, nn.Linear | None]:
+    """U-Net whose output is zero, and the embedding of conditions if there are any."""
+    try:
+        from diffusers import UNet2DModel
+        from diffusers.models.attention_processor import Attention, AttnProcessor
+    except ImportError as error:
+        raise ImportError(
+            "Networks for images need diffusers. Install it by "
+            'pip install "scikit-generative[images]".'
+        ) from error
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator
+        torch.default_generator.manual_seed(seed)
+        unet: Any = UNet2DModel(**settings)
+        width = unet.time_embedding.linear_2.out_features
+        embedding = nn.Linear(n_conditions, width, bias=False) if n_conditions else None
+    nn.init.zeros_(unet.conv_out.weight)
+    nn.init.zeros_(unet.conv_out.bias)
+    for module in unet.modules():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor())  # the fused one has no forward derivative
+            module.register_forward_hook(_in_order)
+    return unet, embedding
+
+
+def _in_order(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    """Attention leaves channels last, for which the norm after it has no forward derivative."""
+    return output.contiguous()
