@@ -48,7 +48,7 @@ class DDPMGenerator(PathDensity):
         Variances :math:`\beta_k` of the noise of each step: from 1e-4 to 0.02 for 1000 steps, and
         in proportion for other T, so that all data turn into noise; those of a squared cosine; or
         own ones.
-    prediction_type : {"noise", "velocity", "data"}, default="noise"
+    prediction_type : {"noise", "velocity", "data"}, default="velocity"
         Whose squared error is minimised: the noise, :math:`\sqrt{\bar\alpha}\,\epsilon -
         \sqrt{1-\bar\alpha}\,x_0`, or the data. The network gives the same in any case, so this
         weighs the steps differently.
@@ -203,7 +203,7 @@ class DDPMGenerator(PathDensity):
         *,
         n_timesteps=1000,
         beta_schedule="linear",
-        prediction_type="noise",
+        prediction_type="velocity",
         posterior_variance="beta",
         sampler="ancestral",
         n_sampling_steps=None,

@@ -68,7 +68,7 @@ ESTIMATORS = {
     ),
     "diffusion": cheap_diffusion(),
     "diffusion-exact": cheap_diffusion(
-        sampler="exact", prediction_type="velocity", beta_schedule="cosine", early_stopping=False
+        sampler="exact", prediction_type="noise", beta_schedule="cosine", early_stopping=False
     ),
     "coupling": cheap_coupling(),
     "coupling-affine": cheap_coupling(
