@@ -156,7 +156,7 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
         """Draw rows given encoded conditions (n, k) in chunks, from the model if not another."""
         check_is_fitted(self)
         check_n_samples(n_samples)
-        device, size = self._place_module(), 16 * CHUNK_ROWS
+        device, size = self._place_module(), 16 * self._chunk_rows
         generator = self._generator(random_state, device)
         density = self.module_ if density is None else density
         parts = []
@@ -167,7 +167,15 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
                     given = torch.tensor(conditions[start : start + size], device=device)
                 n = min(n_samples - start, size)
                 parts.append(density.sample(n, generator, given).cpu().numpy())
-        return wrap_samples(self, np.concatenate(parts))
+        return wrap_samples(self, self._finished(np.concatenate(parts)))
+
+    @property
+    def _chunk_rows(self) -> int:
+        return CHUNK_ROWS
+
+    def _finished(self, X: np.ndarray) -> np.ndarray:
+        """Drawn rows as the user gets them."""
+        return X
 
     def _training_rows(self, X: np.ndarray, y: Any, sample_weight: np.ndarray | None) -> np.ndarray:
         """Rows to fit, ending with encoded conditions for densities that have some."""
@@ -189,8 +197,8 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
         device = self._place_module()
         with torch.no_grad():
             parts = [
-                function(torch.tensor(X[start : start + CHUNK_ROWS], device=device))
-                for start in range(0, len(X), CHUNK_ROWS)
+                function(torch.tensor(X[start : start + self._chunk_rows], device=device))
+                for start in range(0, len(X), self._chunk_rows)
             ]
         return torch.cat(parts).cpu().numpy()
 

@@ -12,22 +12,25 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from .base import unchanged_on_error
 from .core.chain_bound import chain_bound
 from .core.diffusion_samplers import DIFFUSION_SAMPLERS, DiffusionSampler
 from .core.divergence import draw_probes
 from .core.flow import Flow
-from .core.networks import velocity_network
+from .core.networks import DeepVelocityNetwork, VelocityNetwork, velocity_network
 from .core.objectives import Objective
 from .core.paths import LinearPath
 from .core.samplers import Sampler
 from .core.schedules import BETA_SCHEDULES, SchedulePath
 from .core.solvers import SOLVERS
-from .path_density import STOCHASTIC, PathDensity
+from .core.unet import UNetVelocity
+from .image_rows import ImageDensity
+from .path_density import STOCHASTIC
 
 TARGETS_BY_NAME = {"noise": "noise", "velocity": "angular_velocity", "data": "data"}
 
 
-class DDPMGenerator(PathDensity):
+class DDPMGenerator(ImageDensity):
     r"""Generator and density by denoising diffusion.
 
     A chain of T steps turns data into noise,
@@ -63,6 +66,19 @@ class DDPMGenerator(PathDensity):
     n_sampling_steps : int, default=None
         Steps of ``sampler``; None is all of the chain for "ancestral", 20 for "dpm_solver++" and
         50 for the others.
+    denoiser : {"auto", "mlp", "unet"}, default="auto"
+        The network: one of fully connected layers, or, by default where there is an
+        ``image_shape``, a U-Net, which takes rows as images. Then pixels are scaled together
+        instead of preconditioned, there is no defensive mixture, the loss on held-out images is
+        watched, log-densities are estimated with fixed random vectors, the same for all rows, and
+        samples have the range and the type of X.
+    image_shape : tuple (C, H, W), default=None
+        Channels, height and width of the images that rows are.
+    unet_params : dict, default=None
+        Arguments of ``diffusers.UNet2DModel`` in place of those chosen by ``image_shape``, such as
+        ``{"block_out_channels": (32, 64)}``.
+    dtype : {"auto", "float32", "bfloat16"}, default="auto"
+        What a U-Net computes in; "auto" is bfloat16 where that is faster.
     hidden_layer_sizes : tuple of int, default=(128, 128)
         Widths of the hidden layers. Two layers have a divergence in closed form; other depths
         work, with log-densities about n_features times as dear.
@@ -100,15 +116,16 @@ class DDPMGenerator(PathDensity):
         How log-densities come by the divergence of the velocity, as in `FlowMatchingDensity`.
     n_probes : int, default=16
         Number of the random vectors.
-    batch_size : int, default=512
-        Rows a gradient step, or all where there are fewer.
-    learning_rate_init : float, default=3e-3
-        Peak of the one-cycle learning rate.
+    batch_size : int or "auto", default="auto"
+        Rows a gradient step, or all where there are fewer; "auto" is 512, and 64 for a U-Net.
+    learning_rate_init : float or "auto", default="auto"
+        Peak of the one-cycle learning rate; "auto" is 3e-3, and 1e-3 for a U-Net of 256 or more
+        pixels.
     weight_decay : float, default=1e-4
         Decoupled weight decay.
     max_iter : int or "auto", default="auto"
-        Most gradient steps (not passes over the data); "auto" is 24,000 for up to three features
-        and 8,000 for more.
+        Most gradient steps (not passes over the data); "auto" is 24,000 for up to three features,
+        8,000 for more, and 5,000 for a U-Net.
     tol : float, default=1e-3
         Gain of the held-out score (nats) that counts as progress.
     n_iter_no_change : int, default=10
@@ -139,7 +156,7 @@ class DDPMGenerator(PathDensity):
     loss_curve_ : list of float
         Mean squared error in each round.
     validation_scores_ : list of float or None
-        Mean held-out log-density (nats, units of X) after each round.
+        Mean held-out log-density (nats, units of X) after each round; with a U-Net, less the loss.
     best_validation_score_ : float or None
         The best of them.
     mixture_weights_ : ndarray of shape (4,)
@@ -179,7 +196,7 @@ class DDPMGenerator(PathDensity):
     """
 
     _parameter_constraints: dict = {
-        **PathDensity._parameter_constraints,
+        **ImageDensity._parameter_constraints,
         "n_timesteps": [Interval(Integral, 2, None, closed="left")],
         "beta_schedule": [StrOptions(set(BETA_SCHEDULES)), "array-like"],
         "prediction_type": [StrOptions(set(TARGETS_BY_NAME))],
@@ -191,6 +208,12 @@ class DDPMGenerator(PathDensity):
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "solver_tol": [Interval(Real, 0, None, closed="left")],
         "divergence": [StrOptions({"exact", "rademacher", "gaussian"})],
+        "denoiser": [StrOptions({"auto", "mlp", "unet"})],
+        "image_shape": ["array-like", None],
+        "unet_params": [dict, None],
+        "dtype": [StrOptions({"auto", "float32", "bfloat16"})],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "n_probes": [Interval(Integral, 2, None, closed="left")],
     }
 
@@ -207,6 +230,10 @@ class DDPMGenerator(PathDensity):
         posterior_variance="beta",
         sampler="ancestral",
         n_sampling_steps=None,
+        denoiser="auto",
+        image_shape=None,
+        unet_params=None,
+        dtype="auto",
         hidden_layer_sizes=(128, 128),
         activation="silu",
         conditional=False,
@@ -221,8 +248,8 @@ class DDPMGenerator(PathDensity):
         solver_tol=1e-3,
         divergence="exact",
         n_probes=16,
-        batch_size=512,
-        learning_rate_init=3e-3,
+        batch_size="auto",
+        learning_rate_init="auto",
         weight_decay=1e-4,
         max_iter="auto",
         tol=1e-3,
@@ -240,6 +267,10 @@ class DDPMGenerator(PathDensity):
         self.posterior_variance = posterior_variance
         self.sampler = sampler
         self.n_sampling_steps = n_sampling_steps
+        self.denoiser = denoiser
+        self.image_shape = image_shape
+        self.unet_params = unet_params
+        self.dtype = dtype
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.conditional = conditional
@@ -267,19 +298,54 @@ class DDPMGenerator(PathDensity):
         self.verbose = verbose
         self.random_state = random_state
 
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DDPMGenerator:  # type: ignore[override]
+        """Fit the chain to data, given conditions if ``conditional=True``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows of finite numbers; images as flattened rows, of any range.
+        y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            Conditions of the rows; ignored unless ``conditional=True``.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. An integer weight k is the same as k copies of the row.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If X, y or a parameter is invalid. The estimator then keeps its former state.
+        ImportError
+            If a U-Net is asked for and diffusers is not installed.
+        """
+        with unchanged_on_error(self):
+            self._validate_params()
+            self._read_images(X)
+            super().fit(X, y, sample_weight)
+        return self
+
     def _build_model(self, z: Tensor, generator: torch.Generator) -> Flow:
-        n_features, sizes = z.shape[1], self._hidden_layer_sizes()
-        n_conditions = self._encoder.n_columns if self.conditional else 0
-        network = velocity_network(
-            n_features, sizes, self.activation, LinearPath(), generator, n_conditions
-        )
         betas = self._betas()
         self.betas_ = betas.numpy()
-        probes = None
-        if self.divergence != "exact":
-            probes = draw_probes(self.divergence, self.n_probes, n_features, generator)
-        objective = Objective(TARGETS_BY_NAME[self.prediction_type])
+        n_features, kind, n_probes = z.shape[1], self.divergence, self.n_probes
+        network: VelocityNetwork | DeepVelocityNetwork | UNetVelocity
         solution = (self.solver, self.n_steps, self.solver_tol)
+        if self._images:
+            network = self._unet(generator, self.unet_params, self.dtype)
+            kind, n_probes = ("rademacher", 2) if kind == "exact" else (kind, n_probes)
+            solution = (self.solver, self.n_steps, 0)
+        else:
+            n_conditions = self._encoder.n_columns if self.conditional else 0
+            sizes = self._hidden_layer_sizes()
+            network = velocity_network(
+                n_features, sizes, self.activation, LinearPath(), generator, n_conditions
+            )
+        probes = None if kind == "exact" else draw_probes(kind, n_probes, n_features, generator)
+        objective = Objective(TARGETS_BY_NAME[self.prediction_type])
         return Flow(network, SchedulePath(betas), n_features, *solution, objective, probes)
 
     def _betas(self) -> Tensor:

@@ -51,8 +51,7 @@ class DefendedDensity(BaseDensity):
     def _checked(self, x: Tensor, sample_weight: Tensor | None) -> Tensor:
         """Rows in order and as often as they weigh, if they vary and are as declared."""
         d = self.n_features_in_
-        _, variance = column_moments(x[:, :d])
-        refuse_constant_columns(self, (variance <= 0).nonzero()[:, 0].tolist())
+        self._check_columns(x[:, :d])
         supports = declared_supports(self)
         if self.warm_start and hasattr(self, "module_"):
             if self._density.n_features != d:
@@ -69,6 +68,16 @@ class DefendedDensity(BaseDensity):
         self._supports = supports
         weight = None if sample_weight is None else sample_weight.cpu().numpy()
         return x[as_frequencies(x.cpu().numpy(), weight)]
+
+    def _check_columns(self, x: Tensor) -> None:
+        """Raise ValueError if there are columns that do not vary."""
+        _, variance = column_moments(x)
+        refuse_constant_columns(self, (variance <= 0).nonzero()[:, 0].tolist())
+
+    @property
+    def _floor(self) -> float:
+        """Least weight of the simple densities."""
+        return self.defensive_weight
 
     def _folding(self, x: Tensor, seed: int) -> Folding | None:
         """How rows come to lie on the line, or None where they do."""
@@ -106,7 +115,7 @@ class DefendedDensity(BaseDensity):
     ) -> Mixture:
         """Mix the trained density with simple ones; weights by EM on the held-out rows."""
         density = density.to(x_train.device)
-        floor = self.defensive_weight
+        floor = self._floor
         if not floor:
             return Mixture([density], [1.0])
         bijection, d = density.bijection, density.n_features

@@ -135,11 +135,15 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
             round_length=max(1, max_iter // 40),
         )
 
+    @property
+    def _max_held_out(self) -> int:
+        return MAX_HELD_OUT
+
     def _hold_out(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Split the rows, in random order, into those trained on and those held out."""
         if not self.early_stopping:
             return x, None
-        n_held = min(max(1, round(len(x) * self.validation_fraction)), MAX_HELD_OUT)
+        n_held = min(max(1, round(len(x) * self.validation_fraction)), self._max_held_out)
         if len(x) - n_held < 2:
             raise ValueError(
                 f"validation_fraction={self.validation_fraction} of {len(x)} rows leaves "
@@ -153,11 +157,15 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         """Untrained models behind their fitted preconditioners, or the fitted one to continue."""
         if self.warm_start and hasattr(self, "module_"):
             return {self.preconditioning_: copy.deepcopy(self._density).to(x.device)}
-        kinds = [self.preconditioning]
-        if self.preconditioning == "auto":
-            # Without held-out rows there is nothing to choose by.
-            kinds = ["standardize", "gaussianize"] if self.early_stopping else ["gaussianize"]
-        return {kind: self._candidate(kind, x, generator.initial_seed()) for kind in kinds}
+        seed = generator.initial_seed()
+        return {kind: self._candidate(kind, x, seed) for kind in self._kinds()}
+
+    def _kinds(self) -> list[str]:
+        """Preconditionings to try."""
+        if self.preconditioning != "auto":
+            return [self.preconditioning]
+        # Without held-out rows there is nothing to choose by.
+        return ["standardize", "gaussianize"] if self.early_stopping else ["gaussianize"]
 
     def _candidate(self, kind: str, x: Tensor, seed: int) -> Preconditioned:
         # Its own generator: "auto" gives the same model as the kind it chooses does by itself.
@@ -181,23 +189,30 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         """Set up the training of one candidate on preconditioned float32 rows."""
         device, model = torch.device(self.device_), cast(Trainable, density.model).to(self.device_)
         z_train = density.precondition(x_train)[0].to(device, torch.float32)
-        validate = None
+        seed, validate = generator.initial_seed(), None
         if x_held is not None:
-            z, log_det = density.precondition(x_held)
-            start = standard_normal_log_prob(z[:, : density.n_features]) + log_det
-            defence = torch.stack([start, gaussian.log_prob(x_held)])
-            defence = defence + math.log(max(self.defensive_weight, 1e-6))
-            z = z.to(device, torch.float32)
-
-            def validate() -> float:
-                log_prob = model.log_prob_fast(z).to(log_det) + log_det
-                log_prob = log_prob.nan_to_num(nan=-math.inf)
-                return float(torch.cat([log_prob[None], defence]).logsumexp(0).mean())
-
-        own = torch.Generator(device).manual_seed(generator.initial_seed())
+            validate = self._validation(density, gaussian, x_held, seed)
+        own = torch.Generator(device).manual_seed(seed)
         return Trainer(
             model, z_train, validate, plan, own, bar, kind, int(self.verbose) >= 2, on_round
         )
+
+    def _validation(
+        self, density: Preconditioned, gaussian: Density, x_held: Tensor, seed: int
+    ) -> Callable[[], float]:
+        """Score of the model on held-out rows: their mean log-density, defended."""
+        model, (z, log_det) = cast(Trainable, density.model), density.precondition(x_held)
+        start = standard_normal_log_prob(z[:, : density.n_features]) + log_det
+        defence = torch.stack([start, gaussian.log_prob(x_held)])
+        defence = defence + math.log(max(self.defensive_weight, 1e-6))
+        z = z.to(self.device_, torch.float32)
+
+        def validate() -> float:
+            log_prob = model.log_prob_fast(z).to(log_det) + log_det
+            log_prob = log_prob.nan_to_num(nan=-math.inf)
+            return float(torch.cat([log_prob[None], defence]).logsumexp(0).mean())
+
+        return validate
 
     def _warn_unless_converged(self, history: History) -> None:
         """Warn if the limit came while the held-out score was still rising."""

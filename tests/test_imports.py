@@ -42,6 +42,7 @@ DOOR = {  # what estimators share
     "completion",
     "conditions",
     "defended",
+    "image_rows",
     "path_density",
     "supports",
     "trained",

@@ -127,6 +127,16 @@ class Flow(Transport):
             target.addcmul_(times.origin_rate, origin - x)
         return self._error(join(x_t, shown), target, times)
 
+    @torch.no_grad()
+    def frozen_loss(self, rows: Tensor, seed: int) -> float:
+        """Mean loss of rows, at times and with noise that the seed decides."""
+        frozen, size = copy.copy(self), min(64, len(rows))
+        features, target = self.network.time_features, self.objective.target
+        frozen._times = TrainingTimes(self.path, target, features, self.time_power)
+        generator = torch.Generator(rows.device).manual_seed(seed)
+        parts = rows[: len(rows) - len(rows) % size].split(size)
+        return float(torch.stack([frozen.loss(part, generator) for part in parts]).mean())
+
     def loss_of_pairs(self, rows: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
         """Flow-matching loss of rows each of which belongs to its noise (n, d)."""
         x, conditions = self._split(rows)

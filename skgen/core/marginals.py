@@ -54,6 +54,33 @@ class Whitening(Bijection):
         return z @ self.matrix_inverse.to(z.dtype).T + self.mean.to(z.dtype)
 
 
+class Scaling(Bijection):
+    """``z = (x - mean) / scale`` with one mean and one scale of all columns, as pixels have.
+
+    Parameters
+    ----------
+    x : tensor of shape (n, d)
+        Training rows, float64.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", x.mean())
+        self.register_buffer("scale", x.std(correction=0))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled rows and the log-determinant of each."""
+        log_det = -x.shape[1] * self.scale.log().to(x.dtype)
+        return (x - self.mean.to(x.dtype)) / self.scale.to(x.dtype), log_det.expand(len(x))
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Rows in the original units."""
+        return z * self.scale.to(z.dtype) + self.mean.to(z.dtype)
+
+
 class MarginalGaussianisation(Bijection):
     """Each column mapped to a standard normal by a smooth monotone curve.
 
@@ -127,7 +154,9 @@ class MarginalGaussianisation(Bijection):
 
 
 def fit_preconditioner(x: Tensor, kind: str, regularisation: float) -> Chain:
-    """Fit ``"standardize"`` or ``"gaussianize"``, each followed by whitening."""
+    """Fit ``"standardize"`` or ``"gaussianize"``, each followed by whitening, or ``"scale"``."""
+    if kind == "scale":
+        return Chain(Scaling(x))
     if kind == "standardize":
         return Chain(Whitening(x, regularisation))
     marginals = MarginalGaussianisation(x)

@@ -46,7 +46,7 @@ def unet_settings(
         "up_block_types": tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]),
         "layers_per_block": 1,
         "norm_num_groups": 8,
-        "attention_head_dim": 32,
+        "attention_head_dim": min(32, min(sizes)),
     }
 
 
