@@ -12,22 +12,28 @@ torch.set_num_threads(1)  # the networks are tiny: a second thread would only wa
 EXPECTED = ["sklearn.exceptions.ConvergenceWarning", "skgen.core.flow.SolverAccuracyWarning"]
 
 
-# Their siblings run scikit-learn's own checks in every run; all of these take a minute.
-VARIATIONS = [
-    clone(ESTIMATORS[name])
-    for name in ("flow-standardize", "flow-gaussianize", "flow-unstopped", "flow-undefended",
-                 "flow-preserving", "diffusion-exact", "coupling-student", "coupling-mixture",
-                 "coupling-on-gaussian", "coupling-circle", "coupling-noisy")
-]  # fmt: skip
+# What costs most is tested in every run on their siblings only, and on these with -m slow.
+VARIATIONS = (
+    "flow-standardize", "flow-gaussianize", "flow-unstopped", "flow-undefended", "flow-preserving",
+    "diffusion-exact", "coupling-student", "coupling-mixture", "coupling-on-gaussian",
+    "coupling-circle", "coupling-noisy",
+)  # fmt: skip
+COSTLY = (
+    "test_check_estimator", "test_kinds_of_input_agree_and_are_not_modified", "test_searches",
+    "test_difficult_rows_are_fitted", "test_cross_val_score",
+    "test_failed_refit_keeps_the_former_fit",
+)  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    variations = {repr(estimator) for estimator in VARIATIONS}
+    names = (*VARIATIONS, *(repr(ESTIMATORS[name]) for name in VARIATIONS))
     for item in items:
-        checked = item.originalname == "test_check_estimator"
-        if checked and repr(item.callspec.params["estimator"]) in variations:
-            item.add_marker(pytest.mark.slow)
+        if item.originalname in COSTLY:
+            given = [value for value in item.callspec.params.values() if isinstance(value, str)]
+            given += [repr(item.callspec.params.get("estimator"))]
+            if set(given) & set(names):
+                item.add_marker(pytest.mark.slow)
         for warning in EXPECTED:
             item.add_marker(pytest.mark.filterwarnings(f"ignore::{warning}"))
 

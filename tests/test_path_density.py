@@ -191,8 +191,10 @@ def test_a_normal_base_of_any_mean_and_covariance():
     assert_allclose(np.cov(start.T), covariance, atol=0.15)
 
 
-@pytest.mark.parametrize("coupling", ["independent", "optimal_transport"])
-@pytest.mark.parametrize("base", ["normal", KernelDensity(bandwidth=0.3)])
+@pytest.mark.parametrize(
+    "coupling, base",
+    [("independent", KernelDensity(bandwidth=0.3)), ("optimal_transport", "normal")],
+)
 def test_rows_are_carried_to_rows(coupling, base):
     moons = TwoMoons().sample(2000, random_state=0)
     source = np.random.RandomState(1).normal(size=(1000, 2)) * [0.3, 0.6] + [4.0, 1.0]
@@ -265,12 +267,12 @@ def test_hutchinson_is_unbiased_with_the_error_it_reports(kind, sizes):
     assert not flow.log_density_error(rows).any()
     expected = flow.score_samples(rows[:30])
     estimates, errors = [], []
-    for seed in range(20):
+    for seed in range(12):
         flow._model.probes = draw_probes(kind, 8, 3, torch.Generator().manual_seed(seed))
         estimates.append(flow.score_samples(rows[:30]))
         errors.append(flow.log_density_error(rows[:30]))
     spread = np.std(estimates, axis=0)
-    off = (np.mean(estimates, axis=0) - expected) / (spread / np.sqrt(20) + 1e-9)
+    off = (np.mean(estimates, axis=0) - expected) / (spread / np.sqrt(12) + 1e-9)
     assert np.abs(off).mean() < 1.5
     assert np.mean(errors) == pytest.approx(spread.mean(), rel=0.35)
     fitted = clone(flow).set_params(divergence=kind, n_probes=8).fit(rows)
