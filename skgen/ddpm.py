@@ -17,6 +17,7 @@ from .core.chain_bound import chain_bound
 from .core.diffusion_samplers import DIFFUSION_SAMPLERS, DiffusionSampler
 from .core.divergence import draw_probes
 from .core.flow import Flow
+from .core.gaussian import standard_normal
 from .core.networks import DeepVelocityNetwork, VelocityNetwork, velocity_network
 from .core.objectives import Objective
 from .core.paths import LinearPath
@@ -329,8 +330,8 @@ class DDPMGenerator(ImageDensity):
         return self
 
     def _build_model(self, z: Tensor, generator: torch.Generator) -> Flow:
-        betas = self._betas()
-        self.betas_ = betas.numpy()
+        path = SchedulePath(self._betas())
+        self.betas_ = path.betas.numpy()
         n_features, kind, n_probes = z.shape[1], self.divergence, self.n_probes
         network: VelocityNetwork | DeepVelocityNetwork | UNetVelocity
         solution = (self.solver, self.n_steps, self.solver_tol)
@@ -346,11 +347,11 @@ class DDPMGenerator(ImageDensity):
             )
         probes = None if kind == "exact" else draw_probes(kind, n_probes, n_features, generator)
         objective = Objective(TARGETS_BY_NAME[self.prediction_type])
-        return Flow(network, SchedulePath(betas), n_features, *solution, objective, probes)
+        return Flow(network, path, n_features, *solution, objective, probes)
 
     def _betas(self) -> Tensor:
         if isinstance(self.beta_schedule, str):
-            return BETA_SCHEDULES[self.beta_schedule](self.n_timesteps).clamp(max=0.999)
+            return BETA_SCHEDULES[self.beta_schedule](self.n_timesteps)
         betas = torch.tensor(np.asarray(self.beta_schedule, dtype=np.float64))
         if betas.shape != (self.n_timesteps,) or not ((betas > 0) & (betas < 1)).all():
             raise ValueError(
@@ -397,12 +398,12 @@ class DDPMGenerator(ImageDensity):
         check_scalar(step, "step", Integral, min_val=0, max_val=path.n_timesteps)
         generator = self._generator(random_state, self._place_module())
         alpha, sigma = path.levels(step)
-        bijection = self._density.bijection
+        density, d = self._density, self.n_features_in_
 
-        def carry(x: Tensor) -> Tensor:
-            z = bijection(self._unfold(x))[0]
-            noise = torch.randn(z.shape, generator=generator, dtype=z.dtype, device=z.device)
-            return self._fold(bijection.inverse(alpha * z + sigma * noise))
+        def carry(rows: Tensor) -> Tensor:
+            z = density.precondition(self._unfold(rows))[0][:, :d]
+            noise = standard_normal(len(z), z, generator)
+            return self._fold(density.bijection.inverse(alpha * z + sigma * noise))
 
         return self._by_chunks(X, carry)
 

@@ -108,6 +108,14 @@ class ImageDensity(PathDensity):
         z = density.precondition(x_held)[0].to(self.device_, torch.float32)
         return lambda: -flow.frozen_loss(z, seed)
 
+    def _complete(self, X_partial: Any, random_state: Any, n_proposals: int, y: Any = None) -> Any:
+        if self._images:
+            raise ValueError(
+                "sample_given proposes from a Gaussian mixture, which a U-Net does not have; use "
+                "denoiser='mlp'."
+            )
+        return super()._complete(X_partial, random_state, n_proposals, y)
+
     def _finished(self, X: np.ndarray) -> np.ndarray:
         """Samples in the range and the type of the training images."""
         if not self._images:

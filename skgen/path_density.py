@@ -153,13 +153,18 @@ class PathDensity(BasedFlow):
         return 50
 
     def _check_score(self, what: str) -> None:
-        if not self._model.has_score:
-            raise ValueError(
-                f"{what} the score function, which follows from the velocity only if the noise is "
-                f"standard normal and drawn independently of the data; this flow has "
-                f"coupling={self.coupling!r}, base={self.base!r} and was fitted "
-                f"{'and straightened by reflow' if self._model.straightened else 'to rows of X'}."
-            )
+        if self._model.has_score:
+            return
+        if self._model.straightened:
+            reason = "was straightened by reflow"
+        elif self.coupling == "independent" and self.base == "normal":
+            reason = "was fitted with X_base"
+        else:
+            reason = f"was fitted with coupling={self.coupling!r} and base={self.base!r}"
+        raise ValueError(
+            f"{what} the score function, which follows from the velocity only if the noise is "
+            f"standard normal and drawn independently of the data; this flow {reason}."
+        )
 
     def velocity(self, X: Any, t: float, y: Any = None) -> np.ndarray:
         """Velocity of the flow, without its defence.

@@ -106,6 +106,7 @@ def test_conditional_and_guided():
         7, abs=0.3
     )
     assert diffusion.sample(300, y="left", guidance=1.0, random_state=0)[:, 0].mean() < 3.5
+    assert_allclose(diffusion.add_noise(X[:9], 0), X[:9], atol=1e-9)
     assert diffusion.elbo(X[:100], label[:100]).mean() > diffusion.elbo(X[:100]).mean()
 
 

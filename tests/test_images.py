@@ -85,6 +85,11 @@ def test_add_noise_of_images(fitted):
     assert_allclose(fitted.add_noise(IMAGES[:3], 0), IMAGES[:3], atol=1e-9)
 
 
+def test_completion_is_refused_with_a_reason(fitted):
+    with pytest.raises(ValueError, match="which a U-Net does not have"):
+        fitted.sample_given(np.where(np.arange(16) < 8, IMAGES[:2], np.nan))
+
+
 @pytest.mark.parametrize(
     "parameters, message",
     [

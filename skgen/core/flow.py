@@ -195,9 +195,8 @@ class Flow(Transport):
 
         # log N(x_t; alpha x_j, sigma^2 I) as one product, less what is the same for all j.
         lefts, rights = [times.precision * x_t, times.penalty], [x, x.square().sum(1, keepdim=True)]
-        if true.shape[
-            1
-        ]:  # those with other conditions, where they are shown, are not likely at all
+        if true.shape[1]:
+            # Rows with other conditions, where these are shown, are no origin.
             sharpness = self.condition_sharpness
             lefts += [sharpness * shown, -0.5 * sharpness * shown[:, -1:]]
             rights += [true, true.square().sum(1, keepdim=True)]

@@ -54,7 +54,8 @@ class SchedulePath(GaussianPath):
     """
 
     def __init__(self, betas: Tensor) -> None:
-        log_levels = torch.log1p(-betas.double().clamp(max=MAX_BETA)).cumsum(0)
+        self.betas = betas.double().clamp(max=MAX_BETA)
+        log_levels = torch.log1p(-self.betas).cumsum(0)
         self.n_timesteps = n = len(betas)
         self.steps = torch.arange(n + 1, dtype=torch.float64)
         self.loss = torch.cat([log_levels.new_zeros(1), -log_levels])  # -log alpha_bar
