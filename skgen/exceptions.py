@@ -7,7 +7,7 @@ Examples
 >>> warnings.simplefilter("error", SolverAccuracyWarning)
 """
 
-from .core.flow import SolverAccuracyWarning
+from .core.refinement import SolverAccuracyWarning
 from .core.training import TrainingWarning
 
 __all__ = ["SolverAccuracyWarning", "TrainingWarning"]

@@ -9,7 +9,7 @@ from .estimators import ESTIMATORS, TRAINED, fit_once
 torch.set_num_threads(1)  # the networks are tiny: a second thread would only wait for the first
 
 # Cheap fits stop long before they converge, and their densities are solved roughly.
-EXPECTED = ["sklearn.exceptions.ConvergenceWarning", "skgen.core.flow.SolverAccuracyWarning"]
+EXPECTED = ["sklearn.exceptions.ConvergenceWarning", "skgen.exceptions.SolverAccuracyWarning"]
 
 
 # What costs most is tested in every run on their siblings only, and on these with -m slow.

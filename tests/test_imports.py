@@ -31,6 +31,7 @@ ALLOWED = {
     "diffusion_samplers": {"gaussian", "paths", "samplers", "schedules"},
     "objectives": {"gaussian", "times"},
     "flow": CORE - {"chain_bound", "flow", "models", "reflow", "training"},
+    "refinement": {"solvers"},
     "reflow": {"flow"},
     "models": set(),
     "conditioning": set(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,15 +17,12 @@ from .interfaces import Density, Transport, join
 from .networks import DeepVelocityNetwork, Field, VelocityNetwork
 from .objectives import Noise, Objective
 from .paths import GaussianPath, LinearPath, Parts
+from .refinement import refined
 from .samplers import OdeSampler, Sampler
 from .solvers import SOLVERS
 from .times import TimeColumns, TrainingTimes
 from .two_layers import Workspace
 from .unet import UNetVelocity
-
-
-class SolverAccuracyWarning(UserWarning):
-    """The numerical error of log-densities, samples or transforms may exceed its tolerance."""
 
 
 class Flow(Transport):
@@ -68,7 +64,6 @@ class Flow(Transport):
     # velocity changes fastest.
     time_power = 1.5
     differentiable = False
-    max_doublings = 5
     # Share of the rows that training shows without their conditions, for guidance.
     condition_dropout = 0.1
     # Of the squared distance of conditions in the log-weight of a row as origin of another: rows
@@ -260,46 +255,10 @@ class Flow(Transport):
     def _refined(
         self, solve: Callable[[Tensor, int], Tensor], x: Tensor, what: str, unit: str
     ) -> Tensor:
-        """Solve with more and more steps those rows whose result still changes.
-
-        The error after n steps is estimated by the change from n/2 steps, divided by
-        ``D = 2^(order-1)``, and by the change before that, divided by ``D^2``, whichever is larger:
-        a single change can be small by chance. (In theory D is ``2^order - 1``; velocities as sharp
-        as these are not there yet.) It depends on the row alone, so neighbours do not matter.
-        """
+        """Solve, with more steps for the rows that need them."""
         if not self.tolerance:
             return solve(x, self.n_steps)
-        n_steps = max(4, self.n_steps // 2)  # fewer leave nothing coarser to compare with
-        result = solve(x, n_steps)
-        rows = torch.arange(len(x), device=x.device)
-        before, earlier = solve(x, n_steps // 2), solve(x, n_steps // 4)
-        divisor = 2 ** (SOLVERS[self.solver].order - 1)
-
-        def estimate() -> Tensor:
-            change = torch.maximum(
-                (result[rows] - before).abs() / divisor, (before - earlier).abs() / divisor**2
-            )
-            return change if change.dim() == 1 else change.amax(1)
-
-        for _ in range(self.max_doublings):
-            inaccurate = ~(estimate() <= self.tolerance)
-            rows, earlier = rows[inaccurate], before[inaccurate]
-            if not len(rows):
-                return result
-            before, n_steps = result[rows], 2 * n_steps
-            result[rows] = solve(x[rows], n_steps)
-        error = estimate()
-        n_inaccurate = int((~(error <= self.tolerance)).sum())
-        if n_inaccurate:
-            warnings.warn(
-                f"The {what} of {n_inaccurate} of {len(x)} rows may be off by more than "
-                f"{self.tolerance:g} {unit} (estimate: up to {float(error.max()):.2g}) even with "
-                f"{n_steps} steps of solver {self.solver!r}. Increase n_steps or use a solver of "
-                "higher order.",
-                SolverAccuracyWarning,
-                stacklevel=2,
-            )
-        return result
+        return refined(solve, x, self.n_steps, self.solver, self.tolerance, what, unit)
 
     @torch.no_grad()
     def _solve_density(self, rows: Tensor, n_steps: int) -> Tensor:

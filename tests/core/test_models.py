@@ -6,12 +6,13 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from skgen.core.flow import Flow, SolverAccuracyWarning
+from skgen.core.flow import Flow
 from skgen.core.gaussian import Gaussian
 from skgen.core.marginals import Whitening
 from skgen.core.models import Mixture, Preconditioned
 from skgen.core.objectives import Objective
 from skgen.core.paths import PATHS, LinearPath, Parts
+from skgen.core.refinement import SolverAccuracyWarning
 from skgen.core.solvers import SOLVERS
 from skgen.core.times import TrainingTimes
 
