@@ -26,6 +26,7 @@ from .core.schedules import BETA_SCHEDULES, SchedulePath
 from .core.solvers import SOLVERS
 from .core.unet import UNetVelocity
 from .image_rows import ImageDensity
+from .interchange import from_pipeline, to_pipeline
 from .path_density import STOCHASTIC
 
 TARGETS_BY_NAME = {"noise": "noise", "velocity": "angular_velocity", "data": "data"}
@@ -336,7 +337,7 @@ class DDPMGenerator(ImageDensity):
         network: VelocityNetwork | DeepVelocityNetwork | UNetVelocity
         solution = (self.solver, self.n_steps, self.solver_tol)
         if self._images:
-            network = self._unet(generator, self.unet_params, self.dtype)
+            network = self._unet(path, generator, self.unet_params, self.dtype)
             kind, n_probes = ("rademacher", 2) if kind == "exact" else (kind, n_probes)
             solution = (self.solver, self.n_steps, 0)
         else:
@@ -406,6 +407,63 @@ class DDPMGenerator(ImageDensity):
             return self._fold(density.bijection.inverse(alpha * z + sigma * noise))
 
         return self._by_chunks(X, carry)
+
+    def to_diffusers(self) -> Any:
+        """Pipeline of diffusers with the U-Net and the chain, which samples by itself.
+
+        Its ``save_pretrained(folder)`` writes files that ``DDPMPipeline.from_pretrained(folder)``
+        and `from_diffusers` read. It gives images in [0, 1], from the darkest to the brightest
+        value of the training images, with as many ``num_inference_steps`` as ``n_timesteps`` by
+        the ancestral sampler, and by any other scheduler of diffusers with its ``from_config``.
+
+        Returns
+        -------
+        pipeline : diffusers.DDPMPipeline
+            With copies of the weights.
+
+        Raises
+        ------
+        ValueError
+            If the network is not a U-Net, the fit was conditional, or images had to be padded:
+            pipelines know neither conditions nor padding.
+        """
+        return to_pipeline(self)
+
+    @classmethod
+    def from_diffusers(
+        cls,
+        pipeline: Any,
+        *,
+        value_range: tuple[float, float] = (0, 255),
+        image_dtype: Any = np.uint8,
+        **parameters: Any,
+    ) -> DDPMGenerator:
+        """Fitted generator with the U-Net and the chain of a pipeline of diffusers.
+
+        Parameters
+        ----------
+        pipeline : DiffusionPipeline, str or Path
+            With a ``UNet2DModel`` and a scheduler that has ``betas``; or the folder, or the name on
+            the Hugging Face Hub, of such a pipeline.
+        value_range : (low, high), default=(0, 255)
+            Values of X that the pipeline takes for -1 and 1.
+        image_dtype : dtype, default=numpy.uint8
+            Type of the samples.
+        **parameters
+            Of the generator, such as ``sampler`` or ``warm_start``, except for those that the
+            pipeline decides.
+
+        Returns
+        -------
+        generator : DDPMGenerator
+            Samples and gives log-densities; `fit` trains it on if ``warm_start=True``.
+
+        Raises
+        ------
+        ValueError
+            If the pipeline is of another kind, or a parameter is invalid.
+        """
+        return from_pipeline(cls, pipeline, value_range, image_dtype, parameters)
 
     def elbo(
         self, X: Any, y: Any = None, random_state: Any = None, *, n_draws: int = 1

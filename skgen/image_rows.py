@@ -16,7 +16,7 @@ from .core.flow import Flow
 from .core.gaussian import StandardNormal
 from .core.interfaces import Density
 from .core.models import Preconditioned
-from .core.paths import LinearPath
+from .core.schedules import SchedulePath
 from .core.training import Plan
 from .core.unet import UNetVelocity
 from .path_density import PathDensity
@@ -54,11 +54,13 @@ class ImageDensity(PathDensity):
             )
         self._image_dtype = array.dtype if array.dtype.kind in "uif" else np.dtype(np.float64)
 
-    def _unet(self, generator: torch.Generator, settings: Any, dtype: str) -> UNetVelocity:
+    def _unet(
+        self, schedule: SchedulePath, generator: torch.Generator, settings: Any, dtype: str
+    ) -> UNetVelocity:
         n_conditions = self._encoder.n_columns if self.conditional else 0
         mixed = torch.bfloat16 if _mixed(dtype, self.device_, self.image_shape) else None
         shape = (int(self.image_shape[0]), int(self.image_shape[1]), int(self.image_shape[2]))
-        return UNetVelocity(shape, LinearPath(), generator, n_conditions, settings, mixed)
+        return UNetVelocity(shape, schedule, generator, n_conditions, settings, mixed)
 
     @property
     def _chunk_rows(self) -> int:

@@ -55,7 +55,7 @@ class Whitening(Bijection):
 
 
 class Scaling(Bijection):
-    """``z = (x - mean) / scale`` with one mean and one scale of all columns, as pixels have.
+    """``z = (x - middle) / radius`` from the range of all columns together to [-1, 1].
 
     Parameters
     ----------
@@ -63,22 +63,22 @@ class Scaling(Bijection):
         Training rows, float64.
     """
 
-    mean: Tensor
-    scale: Tensor
+    middle: Tensor
+    radius: Tensor
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
-        self.register_buffer("mean", x.mean())
-        self.register_buffer("scale", x.std(correction=0))
+        self.register_buffer("middle", (x.max() + x.min()) / 2)
+        self.register_buffer("radius", (x.max() - x.min()) / 2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled rows and the log-determinant of each."""
-        log_det = -x.shape[1] * self.scale.log().to(x.dtype)
-        return (x - self.mean.to(x.dtype)) / self.scale.to(x.dtype), log_det.expand(len(x))
+        log_det = -x.shape[1] * self.radius.log().to(x.dtype)
+        return (x - self.middle.to(x.dtype)) / self.radius.to(x.dtype), log_det.expand(len(x))
 
     def inverse(self, z: Tensor) -> Tensor:
         """Rows in the original units."""
-        return z * self.scale.to(z.dtype) + self.mean.to(z.dtype)
+        return z * self.radius.to(z.dtype) + self.middle.to(z.dtype)
 
 
 class MarginalGaussianisation(Bijection):

@@ -79,6 +79,12 @@ class SchedulePath(GaussianPath):
         rate = 0.5 * self.n_timesteps * slope
         return rate * alpha, -rate * alpha**2 / sigma
 
+    def step_at(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """Step, a real number, at which data and noise have this ratio; the last if none has."""
+        loss = torch.log1p((sigma / alpha).square())
+        steps, losses, slopes = (part.to(loss) for part in (self.steps, self.loss, self.slopes))
+        return Bins.holding(loss, steps, losses, slopes, inverse=True).invert()[0]
+
     def levels(self, step: float) -> tuple[float, float]:
         """Coefficients of data and noise at a step of the chain, float64."""
         t = torch.tensor(1 - step / self.n_timesteps, dtype=torch.float64)

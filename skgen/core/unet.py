@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from torch.nn.functional import pad
 
 from .divergence import exact_divergence
 from .networks import Field
-from .paths import GaussianPath
+from .paths import LinearPath
+from .schedules import SchedulePath
 
 
 def unet_settings(
@@ -39,6 +40,7 @@ def unet_settings(
     # The middle always attends. Above it, attention costs a large image little next to the rest.
     attends = [side >= 48 and math.ceil(side / 2**k) <= 16 for k in range(len(sizes))]
     return {
+        "sample_size": (height, width),
         "in_channels": channels,
         "out_channels": channels,
         "block_out_channels": tuple(sizes),
@@ -50,16 +52,37 @@ def unet_settings(
     }
 
 
+def _of_noise(noise: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return (sigma * x - noise) / alpha
+
+
+def _of_velocity(velocity: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return -velocity
+
+
+def _of_data(data: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return (data - alpha * x) / sigma
+
+
+# What a U-Net may give, by the names of diffusers, and the angular velocity
+# ``sigma data - alpha noise`` that follows from it at ``x = alpha data + sigma noise``.
+PREDICTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "epsilon": _of_noise,
+    "v_prediction": _of_velocity,
+    "sample": _of_data,
+}
+
+
 class UNetVelocity(nn.Module):
     """Excess velocity of the straight path, of images as rows, by ``diffusers.UNet2DModel``.
 
-    With the scale ``s(t)`` that normal data would have at time t, the U-Net u gives::
+    The U-Net u sees an image as the chain has it, and as time the number of the step::
 
-        e(x, t) = u(x / s(t), tau(t)) / s(t)
+        e(x, t) = -u(x / s(t), k(t) - 1) / s(t)
 
-    For data of variance 1, its input and its target ``(sigma data - alpha noise) / s`` then have
-    variance 1 at all times. The time enters through ``tau``, a multiple of ``log(alpha^2 /
-    sigma^2)``, which resolves times near the data and near the noise.
+    with the scale ``s(t)`` that normal data would have on the straight path at time t, and the
+    step k, a real number, at which the chain has as much noise. Hence u learns the
+    ``alpha noise - sigma data`` of the chain, which is the "v_prediction" of diffusers.
 
     The U-Net computes in float32; rows in float64 are rounded, and results cast back.
 
@@ -67,8 +90,8 @@ class UNetVelocity(nn.Module):
     ----------
     image_shape : tuple of three int
         Channels C, height H and width W of the images that rows of ``d = C H W`` are.
-    path : GaussianPath
-        Gives ``s(t)``, ``alpha(t)`` and ``sigma(t)``.
+    schedule : SchedulePath
+        The chain.
     generator : torch.Generator
         Source of the initial weights, on the CPU.
     n_conditions : int
@@ -80,51 +103,74 @@ class UNetVelocity(nn.Module):
     autocast : torch.dtype, optional
         Of products and convolutions, such as torch.bfloat16. Divergences, and the velocity next to
         them, are computed without it.
+
+    Attributes
+    ----------
+    unet : diffusers.UNet2DModel
+    prediction : str
+        Key of `PREDICTIONS`: what it gives.
     """
 
-    resolution = 0.01  # least signal and noise that the U-Net tells from none
-    pace = 10.0  # rad of the fastest wave that it sees, per unit of the logarithm
+    unet: Any
 
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        path: GaussianPath,
+        schedule: SchedulePath,
         generator: torch.Generator,
         n_conditions: int = 0,
         settings: dict[str, Any] | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.image_shape, self.path, self.autocast = tuple(image_shape), path, autocast
-        self.n_features = math.prod(image_shape)
+        self.image_shape, self.schedule, self.autocast = tuple(image_shape), schedule, autocast
+        self.n_features, self.straight = math.prod(image_shape), LinearPath()
+        self.prediction = "v_prediction"
         settings = settings or {}
         chosen = unet_settings(image_shape, settings.get("block_out_channels")) | settings
         if n_conditions:
             chosen["class_embed_type"] = "identity"  # added to the embedding of the time
         self.unet, self.embedding = _build(chosen, n_conditions, generator)
-        # Images are padded until every halving of the sides is exact.
-        multiple = 2 ** (len(chosen["block_out_channels"]) - 1)
-        margins = [-side % multiple for side in image_shape[:0:-1]]
+        self._set_margins()
+
+    def _set_margins(self) -> None:
+        """Find by how much images are padded, so that every halving of the sides is exact."""
+        multiple = 2 ** (len(self.unet.config.block_out_channels) - 1)
+        margins = [-side % multiple for side in self.image_shape[:0:-1]]
         self.margins = [part for m in margins for part in (m // 2, m - m // 2)]
 
+    def replace(self, unet: nn.Module, prediction: str) -> None:
+        """Use another U-Net for the same images and the same chain."""
+        self.unet, self.prediction = _differentiable(unet), prediction
+        self._set_margins()
+
     def time_features(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """What the U-Net sees as time (n, 1), and the factor ``1 / s(t)`` (n, 1), at t (n, 1)."""
-        alpha, sigma = self.path.coefficients(t)
-        signal, noise = (part.square() + self.resolution**2 for part in (alpha, sigma))
-        return self.pace * (signal / noise).log(), 1 / self.path.gaussian_scale(t)
+        """Step and coefficients of the chain (n, 3), and the factor ``1 / s(t)`` (n, 1)."""
+        scale = self.straight.gaussian_scale(t)
+        alpha, sigma = (part / scale for part in self.straight.coefficients(t))
+        step = self.schedule.step_at(alpha, sigma)
+        _, least = self.schedule.levels(1)
+        weakest, _ = self.schedule.levels(self.schedule.n_timesteps)
+        parts = step - 1, alpha.clamp(min=weakest), sigma.clamp(min=least)
+        return torch.cat(parts, dim=1), 1 / scale
 
     def forward(self, x: Tensor, features: Tensor, zoom: Tensor) -> Tensor:
         """Excess velocity (n, d) of rows (n, d + k) at times given by their features."""
         rows, conditions = x[:, : self.n_features], x[:, self.n_features :]
-        images = (zoom * rows).float().view(-1, *self.image_shape)
-        # Forward derivatives do not go through mixed precision, and would be too rough.
-        mixed = self.autocast is not None and unpack_dual(x).tangent is None
+        step, alpha, sigma = features.split(1, dim=1)
+        position = zoom * rows
+        images = pad(position.float().view(-1, *self.image_shape), self.margins)
+        # Forward derivatives do not go through mixed precision, and would be too rough; nor do
+        # they go through norms of images whose channels come last.
+        plain = unpack_dual(x).tangent is not None
+        if x.is_cuda and not plain:
+            images = images.to(memory_format=torch.channels_last)
+        mixed = self.autocast is not None and not plain
         with torch.autocast(x.device.type, self.autocast, enabled=mixed):
             labels = None if self.embedding is None else self.embedding(conditions.float())
-            times = features[:, 0].float()
-            (found,) = self.unet(pad(images, self.margins), times, labels, return_dict=False)
-        cropped = pad(found, [-margin for margin in self.margins])
-        return zoom * cropped.reshape(rows.shape).to(x.dtype)
+            (found,) = self.unet(images, step[:, 0].float(), labels, return_dict=False)
+        cropped = pad(found, [-margin for margin in self.margins]).reshape(rows.shape).to(x.dtype)
+        return zoom * PREDICTIONS[self.prediction](cropped, position, alpha, sigma)
 
     def field(self, dtype: torch.dtype, divergence: bool = False) -> Field:
         """Prepare the network for a solve, see `VelocityNetwork.field`.
@@ -151,7 +197,6 @@ def _build(
     """U-Net whose output is zero, and the embedding of conditions if there are any."""
     try:
         from diffusers import UNet2DModel
-        from diffusers.models.attention_processor import Attention, AttnProcessor
     except ImportError as error:
         raise ImportError(
             "Networks for images need diffusers. Install it by "
@@ -165,11 +210,18 @@ def _build(
         embedding = nn.Linear(n_conditions, width, bias=False) if n_conditions else None
     nn.init.zeros_(unet.conv_out.weight)
     nn.init.zeros_(unet.conv_out.bias)
+    return _differentiable(unet), embedding
+
+
+def _differentiable(unet: nn.Module) -> nn.Module:
+    """Let forward derivatives go through attention."""
+    from diffusers.models.attention_processor import Attention, AttnProcessor
+
     for module in unet.modules():
         if isinstance(module, Attention):
             module.set_processor(AttnProcessor())  # the fused one has no forward derivative
             module.register_forward_hook(_in_order)
-    return unet, embedding
+    return unet
 
 
 def _in_order(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:

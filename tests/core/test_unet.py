@@ -11,11 +11,13 @@ from skgen.core.divergence import draw_probes, hutchinson_divergence
 from skgen.core.flow import Flow
 from skgen.core.paths import LinearPath
 from skgen.core.samplers import OdeSampler
+from skgen.core.schedules import SchedulePath, linear_betas
 from skgen.core.training import Plan, Trainer
 from skgen.core.unet import UNetVelocity, unet_settings
 
 pytest.importorskip("diffusers")
 
+CHAIN = SchedulePath(linear_betas(1000))
 TINY = {"block_out_channels": (8, 16), "norm_num_groups": 4, "attention_head_dim": 8}
 THREE = {
     **TINY,
@@ -26,8 +28,7 @@ THREE = {
 
 def untrained(image_shape=(1, 4, 4), seed=0, n_conditions=0, settings=TINY, **options):
     generator = torch.Generator().manual_seed(seed)
-    path = LinearPath()
-    return UNetVelocity(image_shape, path, generator, n_conditions, settings, **options)
+    return UNetVelocity(image_shape, CHAIN, generator, n_conditions, settings, **options)
 
 
 def random_network(*args, **options):
@@ -83,9 +84,23 @@ def test_time_tells_the_ends_apart():
     network = untrained()
     t = torch.tensor([0.0, 0.01, 0.5, 0.97, 0.98, 0.99, 1.0], dtype=torch.float64)[:, None]
     features, zoom = network.time_features(t)
-    assert features.dtype == zoom.dtype == torch.float64 and features.shape == zoom.shape == t.shape
-    assert (features.diff(dim=0) > 1).all() and features.abs().max() < 100
+    assert features.dtype == zoom.dtype == torch.float64 and zoom.shape == t.shape
+    step, alpha, sigma = features.T
+    assert (step.diff() < -1).all() and step[0] == 999 and step[-1] == -1
     assert_close(zoom, (t**2 + (1 - t) ** 2).rsqrt())
+    assert_close(alpha.square() + sigma.square(), torch.ones(7).double(), atol=2e-4, rtol=0)
+
+
+def test_the_step_is_that_of_the_chain():
+    network = untrained()
+    steps = torch.tensor([1, 2, 10, 500, 999, 1000], dtype=torch.float64)
+    r = CHAIN.straight_time(1 - steps[:, None] / 1000)
+    features, _ = network.time_features(r)
+    assert_close(features[:, 0], steps - 1, atol=1e-6, rtol=0)
+    levels = torch.tensor([CHAIN.levels(step) for step in steps.tolist()], dtype=torch.float64)
+    assert_close(features[:, 1:], levels)
+    single, _ = network.time_features(r.float())
+    assert_close(single[:, 0].double(), steps - 1, atol=0.02, rtol=1e-4)
 
 
 def test_conditions_change_the_output_and_zeros_do_not():
