@@ -120,6 +120,8 @@ class DDPMGenerator(ImageDensity):
         Number of the random vectors.
     batch_size : int or "auto", default="auto"
         Rows a gradient step, or all where there are fewer; "auto" is 512, and 64 for a U-Net.
+    gradient_accumulation_steps : int, default=1
+        Batches whose mean gradient a step takes: as one larger batch, in less memory.
     learning_rate_init : float or "auto", default="auto"
         Peak of the one-cycle learning rate; "auto" is 3e-3, and 1e-3 for a U-Net of 256 or more
         pixels.
@@ -215,6 +217,7 @@ class DDPMGenerator(ImageDensity):
         "unet_params": [dict, None],
         "dtype": [StrOptions({"auto", "float32", "bfloat16"})],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "gradient_accumulation_steps": [Interval(Integral, 1, None, closed="left")],
         "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "n_probes": [Interval(Integral, 2, None, closed="left")],
     }
@@ -251,6 +254,7 @@ class DDPMGenerator(ImageDensity):
         divergence="exact",
         n_probes=16,
         batch_size="auto",
+        gradient_accumulation_steps=1,
         learning_rate_init="auto",
         weight_decay=1e-4,
         max_iter="auto",
@@ -288,6 +292,7 @@ class DDPMGenerator(ImageDensity):
         self.divergence = divergence
         self.n_probes = n_probes
         self.batch_size = batch_size
+        self.gradient_accumulation_steps = gradient_accumulation_steps
         self.learning_rate_init = learning_rate_init
         self.weight_decay = weight_decay
         self.max_iter = max_iter

@@ -97,6 +97,7 @@ class ImageDensity(PathDensity):
         return replace(
             plan,
             batch_size=batch if self.batch_size == "auto" else self.batch_size,
+            accumulation=self.gradient_accumulation_steps,
             learning_rate=rate if self.learning_rate_init == "auto" else self.learning_rate_init,
         )
 

@@ -41,6 +41,8 @@ class Plan:
         Rounds without progress after which training stops.
     round_length : int
         Gradient steps between two evaluations.
+    accumulation : int
+        Batches whose mean gradient a step takes.
     """
 
     max_iter: int
@@ -50,6 +52,7 @@ class Plan:
     tol: float
     patience: int
     round_length: int
+    accumulation: int = 1
 
     warm_up: ClassVar[float] = 0.05
     max_norm: ClassVar[float] = 1.0
@@ -134,6 +137,7 @@ class Trainer:
         self.best, self.good = self.average.clone(), self.average.clone()
         self._rate, self._rollbacks, self._waited, self._good_step = plan.learning_rate, 0, 0, 0
         self._batches = self._shuffled_batches()
+        self._share = self.average.new_tensor(1 / plan.accumulation)
         self._start_optimiser()
 
     def run(self, until: int | None = None) -> None:
@@ -209,13 +213,16 @@ class Trainer:
     def _step(self) -> Tensor:
         gradient, step = self.flat.gradient, self.history.n_iter
         gradient.zero_()
-        loss = self.model.loss(next(self._batches), self.generator)
-        loss.backward()
+        loss = gradient.new_zeros(())
+        for _ in range(self.plan.accumulation):
+            part = self.model.loss(next(self._batches), self.generator)
+            part.backward(self._share)
+            loss += self._share * part.detach()
         self._update(self._learning_rate(step))
         decay = min(self.plan.ema_decay, (1 + step) / (10 + step))
         self.average.lerp_(self.flat.values, 1 - decay)
         self.history.n_iter += 1
-        return loss.detach()
+        return loss
 
     def _round(self, n_steps: int) -> float:
         total = self.flat.values.new_zeros(())

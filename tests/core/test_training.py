@@ -122,6 +122,27 @@ def test_gradient_is_clipped():
     assert float(torch.linalg.vector_norm(run.flat.gradient)) == pytest.approx(1, abs=1e-4)
 
 
+def test_accumulated_batches_are_one_larger_batch():
+    class Mean(Quadratic):
+        """``loss = mean |w - x|^2``."""
+
+        def loss(self, x, generator):
+            self.sizes.append(len(x))
+            return (self.w - x).square().sum(1).mean()
+
+    rows = torch.cat([ROWS, 2 * ROWS])
+    found = {}
+    for size, accumulation in ((32, 1), (32, 2), (64, 1)):
+        model = Mean()
+        run = trainer(model, rows=rows, batch_size=size, accumulation=accumulation, max_iter=40)
+        run.run()
+        history = run.finish()
+        assert history.n_iter == 40 and model.sizes == [size] * (40 * accumulation)
+        found[size, accumulation] = model.w.detach(), torch.tensor(history.losses)
+    assert_close(found[32, 2], found[64, 1])
+    assert not torch.allclose(found[32, 1][0], found[64, 1][0])
+
+
 def test_rollback_returns_to_the_last_good_round():
     class Fragile(Quadratic):
         def loss(self, x, generator):
