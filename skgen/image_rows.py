@@ -109,7 +109,8 @@ class ImageDensity(PathDensity):
         flow = density.model
         assert isinstance(flow, Flow)
         z = density.precondition(x_held)[0].to(self.device_, torch.float32)
-        return lambda: -flow.frozen_loss(z, seed)
+        # Its logarithm, so that progress is measured in proportion.
+        return lambda: -math.log(flow.frozen_loss(z, seed))
 
     def _complete(self, X_partial: Any, random_state: Any, n_proposals: int, y: Any = None) -> Any:
         if self._images:

@@ -1,5 +1,7 @@
 """Denoising diffusion as an estimator."""
 
+import copy
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -40,9 +42,18 @@ def spread(rows):
 )
 def test_samplers_keep_the_spread_within_modes(diffusion, way):
     drawn = diffusion.sample(4000, random_state=0, **way)
-    assert spread(drawn) == pytest.approx(1, abs=0.05)
+    assert spread(drawn) == pytest.approx(1, abs=0.03)
     assert np.mean(drawn[:, 0] > 5) == pytest.approx(0.5, abs=0.05)
     assert np.array_equal(drawn, diffusion.sample(4000, random_state=0, **way))
+
+
+@pytest.mark.parametrize("posterior_variance, gap", [("beta", 0.5), ("beta_tilde", 2.0)])
+def test_bound_is_below_the_log_density(diffusion, posterior_variance, gap):
+    some = X[::6]
+    chain = copy.copy(diffusion).set_params(posterior_variance=posterior_variance)
+    below = chain.score_samples(some) - chain.elbo(some, random_state=0, n_draws=8)
+    error = below.std() / len(below) ** 0.5
+    assert -3 * error < below.mean() < gap and error < 0.05
 
 
 def test_density_is_that_of_flow_matching(diffusion):

@@ -68,11 +68,31 @@ def test_log_density_is_estimated_with_the_same_vectors_for_all_rows(fitted):
     assert np.isfinite(fitted.elbo(rows, random_state=0)).all()
 
 
+def test_bits_per_dimension(fitted):
+    rows = IMAGES[:4].astype(float)
+    expected = -fitted.score_samples(rows) / (16 * np.log(2))
+    assert_allclose(fitted.bits_per_dimension(rows), expected)
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, size=(4, 16))
+    noisy = -fitted.score_samples(rows + noise) / (16 * np.log(2))
+    found = fitted.bits_per_dimension(IMAGES[:4], random_state=0)
+    assert np.array_equal(found, fitted.bits_per_dimension(IMAGES[:4], random_state=0))
+    assert_allclose(found.mean(), noisy.mean(), atol=0.3)
+    assert (found != expected).all()
+
+
 def test_held_out_loss_is_watched_with_frozen_noise(fitted):
     assert len(fitted.validation_scores_) == 6
     flow, z = fitted._model, fitted._density.precondition(torch.tensor(IMAGES[:64]).double())[0]
     assert flow.frozen_loss(z.float(), 0) == flow.frozen_loss(z.float(), 0)
     assert flow.frozen_loss(z.float(), 0) != flow.frozen_loss(z.float(), 1)
+
+
+def test_batches_add_up(fitted):
+    parts = small(batch_size=16, gradient_accumulation_steps=2, max_iter=10, early_stopping=False)
+    assert parts.fit(IMAGES).n_iter_ == 10
+    assert (
+        parts.loss_curve_ != parts.set_params(gradient_accumulation_steps=1).fit(IMAGES).loss_curve_
+    )
 
 
 def test_images_given_their_class():
