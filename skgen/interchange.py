@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,12 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 from .base import resolve_device
 from .core.marginals import Scaling
 from .core.models import Mixture, Preconditioned
-from .core.unet import PREDICTIONS, UNetVelocity
-from .metrics.images import check_range, import_extra
+from .core.unet import PREDICTIONS, UNetVelocity, import_diffusers
+from .image_rows import ImageDensity
 from .supports import declared_supports
-
-if TYPE_CHECKING:
-    from .ddpm import DDPMGenerator
 
 PREDICTION_TYPES = {"epsilon": "noise", "v_prediction": "velocity", "sample": "data"}
 VARIANCES = {"fixed_large": "beta", "fixed_small": "beta_tilde"}
@@ -28,7 +25,7 @@ FROM_PIPELINE = (
 )  # fmt: skip
 
 
-def to_pipeline(estimator: DDPMGenerator) -> Any:
+def to_pipeline(estimator: Any) -> Any:
     """Pipeline with the U-Net and the chain of a fitted diffusion of images."""
     check_is_fitted(estimator)
     network = estimator._model.network
@@ -46,7 +43,7 @@ def to_pipeline(estimator: DDPMGenerator) -> Any:
             f"a U-Net of {n_levels} levels halves their sides {n_levels - 1} times. Pipelines of "
             "diffusers do not pad: choose unet_params with fewer levels."
         )
-    diffusers = import_extra("diffusers")
+    diffusers = import_diffusers()
     unet = diffusers.UNet2DModel.from_config(network.unet.config)
     unet.load_state_dict(network.unet.state_dict())
     scheduler = diffusers.DDPMScheduler(
@@ -61,14 +58,14 @@ def to_pipeline(estimator: DDPMGenerator) -> Any:
 
 
 def from_pipeline(
-    kind: type[DDPMGenerator],
+    kind: type[ImageDensity],
     pipeline: Any,
     value_range: tuple[float, float],
     image_dtype: Any,
     parameters: dict[str, Any],
-) -> DDPMGenerator:
+) -> Any:
     """Fitted diffusion with the U-Net and the chain of a pipeline, or of the folder of one."""
-    diffusers = import_extra("diffusers")
+    diffusers = import_diffusers()
     if not hasattr(pipeline, "unet"):
         pipeline = diffusers.DiffusionPipeline.from_pretrained(pipeline)
     unet = getattr(pipeline, "unet", None)
@@ -77,14 +74,16 @@ def from_pipeline(
     decided = set(parameters) & set(FROM_PIPELINE)
     if decided:
         raise ValueError(f"{sorted(decided)} follow from the pipeline and cannot be given.")
-    estimator = kind(**_chain(pipeline.scheduler.config, pipeline.scheduler), **_images(unet))
+    estimator: Any = kind(**_chain(pipeline.scheduler.config, pipeline.scheduler), **_images(unet))
     estimator.set_params(**parameters)
     estimator._validate_params()
     shape = estimator.image_shape
     estimator.device_ = resolve_device(estimator.device)
     estimator.n_features_in_ = math.prod(shape)
     estimator._images = True
-    low, high = check_range(np.empty(0), value_range, "value_range")
+    low, high = map(float, value_range)
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(f"value_range must be (low, high) with low < high, got {value_range!r}.")
     estimator._image_range, estimator._image_dtype = (low, high), np.dtype(image_dtype)
     estimator._supports = declared_supports(estimator)
     generator = torch.Generator().manual_seed(0)

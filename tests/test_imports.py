@@ -17,7 +17,7 @@ TOP = {path.stem for path in ROOT.glob("*.py")} - {"__init__"} | {"metrics"}
 # What each file of core may import of core, besides interfaces; one not listed, nothing.
 ALLOWED = {
     "networks": {"activations", "divergence", "paths", "two_layers"},
-    "unet": {"divergence", "networks", "paths"},
+    "unet": {"divergence", "networks", "paths", "schedules"},
     "two_layers": {"activations"},
     "coupling": {"activations", "bijections", "transformers", "two_layers"},
     "transformers": {"splines"},
@@ -44,6 +44,7 @@ DOOR = {  # what estimators share
     "conditions",
     "defended",
     "image_rows",
+    "interchange",
     "path_density",
     "supports",
     "trained",

@@ -191,21 +191,27 @@ class UNetVelocity(nn.Module):
         return excess
 
 
-def _build(
-    settings: dict[str, Any], n_conditions: int, generator: torch.Generator
-) -> tuple[nn.Module, nn.Linear | None]:
-    """U-Net whose output is zero, and the embedding of conditions if there are any."""
+def import_diffusers() -> Any:
+    """The package, or an error that says how to install it."""
     try:
-        from diffusers import UNet2DModel
+        import diffusers
     except ImportError as error:
         raise ImportError(
             "Networks for images need diffusers. Install it by "
             'pip install "scikit-generative[images]".'
         ) from error
+    return diffusers
+
+
+def _build(
+    settings: dict[str, Any], n_conditions: int, generator: torch.Generator
+) -> tuple[nn.Module, nn.Linear | None]:
+    """U-Net whose output is zero, and the embedding of conditions if there are any."""
+    diffusers = import_diffusers()
     seed = int(torch.randint(2**62, (), generator=generator))
     with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator
         torch.default_generator.manual_seed(seed)
-        unet: Any = UNet2DModel(**settings)
+        unet = diffusers.UNet2DModel(**settings)
         width = unet.time_embedding.linear_2.out_features
         embedding = nn.Linear(n_conditions, width, bias=False) if n_conditions else None
     nn.init.zeros_(unet.conv_out.weight)
