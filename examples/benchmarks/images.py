@@ -82,7 +82,7 @@ class Tutorial:
 
         torch.manual_seed(0)
         self.shape, self.brightest, self.n_steps = shape, brightest, n_steps
-        self.unet = UNet2DModel(sample_size=shape[1], **unet_settings(shape))
+        self.unet = UNet2DModel(**unet_settings(shape))
         self.scheduler = DDPMScheduler(num_train_timesteps=1000)
         self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=mixed)
         multiple = 2 ** (len(self.unet.config.block_out_channels) - 1)
