@@ -74,7 +74,7 @@ def euler(network, n, n_steps=80):
 
 
 @torch.no_grad()
-def log_density(network, X, n_steps=100):
+def log_density(network, X, n_steps=50):
     """Log-densities by the midpoint rule, with the exact trace."""
     velocity = velocity_of(network)
     x, log_det = torch.tensor(X, dtype=torch.float32), torch.zeros(len(X))
@@ -181,7 +181,7 @@ def main(argv=None):
     print("|---|---|---|---|---|---|")
     marks = [step // share for step in (1000, 2500, 5000)]
     for step, network, seconds in train(truth, 5000 // share, marks):
-        divergence = np.mean(truth.score_samples(fresh[:5000]) - log_density(network, fresh[:5000]))
+        divergence = np.mean(truth.score_samples(fresh[:2000]) - log_density(network, fresh[:2000]))
         report("tutorial", step, seconds, divergence, euler(network, N_SAMPLES), fresh)
 
 
