@@ -77,7 +77,7 @@ class DDPMGenerator(ImageDensity):
         watched, log-densities are estimated with fixed random vectors, the same for all rows, and
         samples have the range and the type of X.
     image_shape : tuple (C, H, W), default=None
-        Channels, height and width of the images that rows are.
+        Channels, height and width of the images that rows are, flattened in this order.
     unet_params : dict, default=None
         Arguments of ``diffusers.UNet2DModel`` in place of those chosen by ``image_shape``, such as
         ``{"block_out_channels": (32, 64)}``.

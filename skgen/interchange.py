@@ -50,6 +50,7 @@ def to_pipeline(estimator: Any) -> Any:
         num_train_timesteps=network.schedule.n_timesteps,
         trained_betas=network.schedule.betas.tolist(),
         prediction_type=network.prediction,
+        clip_sample=False,
         variance_type={ours: name for name, ours in VARIANCES.items()}[
             estimator.posterior_variance
         ],

@@ -35,9 +35,7 @@ def random_pipeline(prediction="epsilon", sample_size=(4, 6), **options):
 
 def ddim_by_diffusers(pipeline, noise):
     """End of the deterministic way from noise (n, C, H, W), by all steps of the chain."""
-    scheduler = diffusers.DDIMScheduler.from_config(
-        pipeline.scheduler.config, clip_sample=False, set_alpha_to_one=True
-    )
+    scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
     scheduler.set_timesteps(scheduler.config.num_train_timesteps)
     x = noise
     with torch.no_grad():
