@@ -63,8 +63,8 @@ class PathDensity(BasedFlow):
             Seed of the draw. None uses the estimator's ``random_state``: if that is an int,
             every call returns the same rows.
         sampler : str, default=None
-            How noise becomes data, whatever the training. None solves the ODE as exactly as
-            ``solver_tol`` asks for, as log-densities do. A solver (see ``solver``) takes
+            How noise becomes data, whatever the training. "exact" solves the ODE as exactly as
+            ``solver_tol`` asks for, as log-densities do; None is the default of the estimator. A solver (see ``solver``) takes
             ``n_steps`` of it. "euler_maruyama" and "stochastic_heun" solve instead
             ``dx = (v + eps s) dt + sqrt(2 eps) dW`` with the score function s, which has the same
             distribution at all times and corrects errors of the velocity on the way.
@@ -95,7 +95,7 @@ class PathDensity(BasedFlow):
         check_n_samples(n_samples)
         conditions = self._conditions(y, n_samples)
         chosen, sampler = None, sampler or self._default_sampler()
-        if sampler is not None:
+        if sampler != "exact":
             chosen = self._sampler(sampler, n_steps, time_grid, diffusion, n_corrections)
         with self._sampling(chosen, y, guidance):
             density = self._undefended if guidance else None
@@ -123,7 +123,7 @@ class PathDensity(BasedFlow):
             if diffusion is not None or n_corrections:
                 raise ValueError(f"sampler={sampler!r} takes no diffusion and no n_corrections.")
             return own
-        check_option("sampler", sampler, [*SOLVERS, *STOCHASTIC, *self._own_names])
+        check_option("sampler", sampler, ["exact", *SOLVERS, *STOCHASTIC, *self._own_names])
         check_option("time_grid", time_grid, TIME_GRIDS)
         check_scalar(n_steps, "n_steps", Integral, min_val=1)
         check_scalar(n_corrections, "n_corrections", Integral, min_val=0)
@@ -145,9 +145,9 @@ class PathDensity(BasedFlow):
         """One of them, if it is."""
         return None
 
-    def _default_sampler(self) -> str | None:
-        """What `sample` uses, None for the accurate solution."""
-        return None
+    def _default_sampler(self) -> str:
+        """What `sample` uses unless told otherwise; "exact" is the accurate solution."""
+        return "exact"
 
     def _default_n_steps(self, sampler: str) -> int:
         return 50
@@ -411,7 +411,7 @@ class PathDensity(BasedFlow):
         random_state : int, RandomState instance or None, default=None
             As in `sample`.
         sampler : str, default=None
-            As in `sample`; where that is the accurate solution, None is ``solver``.
+            As in `sample`, but "exact" stands for ``solver``.
         n_steps : int, default=None
             As in `sample`; with ``solver``, None is the ``n_steps`` of the estimator.
         time_grid : {"quadratic", "uniform", "cosine"}, default="quadratic"
@@ -437,9 +437,8 @@ class PathDensity(BasedFlow):
         """
         check_is_fitted(self)
         check_n_samples(n_samples)
-        if sampler is None:
-            sampler = self._default_sampler()
-        if sampler is None:
+        sampler = sampler or self._default_sampler()
+        if sampler == "exact":
             sampler, n_steps = self.solver, n_steps or self.n_steps
         chosen = self._sampler(sampler, n_steps, time_grid, diffusion, n_corrections)
         device = self._place_module()

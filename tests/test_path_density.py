@@ -13,7 +13,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
-from skgen import FlowMatchingDensity, GaussianMLE
+from skgen import DDPMGenerator, FlowMatchingDensity, GaussianMLE
 from skgen.core.divergence import draw_probes
 from skgen.core.paths import PATHS, GaussianPath
 from skgen.core.solvers import SOLVERS
@@ -309,3 +309,13 @@ def test_bad_input(call, message):
 
 def _tensor(value):
     return torch.as_tensor(value, dtype=torch.float64)
+
+
+def test_exact_is_a_sampler_too():
+    X = np.random.RandomState(0).normal(size=(200, 2))
+    flow = FlowMatchingDensity(max_iter=20, early_stopping=False, random_state=0).fit(X)
+    assert np.array_equal(flow.sample(5, sampler="exact"), flow.sample(5))
+    chain = DDPMGenerator(max_iter=20, n_timesteps=9, early_stopping=False, random_state=0).fit(X)
+    assert np.array_equal(
+        chain.sample(5, sampler="exact"), chain.set_params(sampler="exact").sample(5)
+    )

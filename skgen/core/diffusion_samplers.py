@@ -118,6 +118,9 @@ class DiffusionSampler:
         At most the steps of the chain.
     variance : {"beta", "beta_tilde"}
         Of the steps of the ancestral sampler.
+    spacing : float
+        Few steps are such that ``log (sigma / (1 + spacing alpha))`` changes evenly: near the data
+        as the log ratio does, near the noise slower, the smaller the spacing the less so.
 
     References
     ----------
@@ -128,17 +131,14 @@ class DiffusionSampler:
     kind: str
     n_steps: int
     variance: str = "beta"
+    spacing: float = 2.0
 
     def steps(self, path: SchedulePath) -> list[int]:
-        """Steps of the chain that are visited, from the last to 0.
-
-        All of them, or such that ``log (sigma / (1 + 2 alpha))`` changes evenly, down to step 1:
-        near the data as the log ratio does, near the noise slower.
-        """
+        """Steps of the chain that are visited, from the last to 0: all, or down to 1 few."""
         if self.n_steps >= path.n_timesteps:
             return list(range(path.n_timesteps, -1, -1))
         alpha, sigma = path.coefficients(1 - path.steps[1:] / path.n_timesteps)
-        places = (sigma / (1 + 2 * alpha)).log()
+        places = (sigma / (1 + self.spacing * alpha)).log()
         first, last = places[[0, -1]].tolist()
         wanted = torch.linspace(first, last, self.n_steps, dtype=torch.float64)
         nearest = (1 + torch.searchsorted(places, wanted)).clamp(max=path.n_timesteps).tolist()
