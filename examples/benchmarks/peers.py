@@ -141,7 +141,7 @@ def flow_matching(X, seed, max_seconds=150.0, n_steps=20_000):
     """
     import torch
     from torchcfm import ConditionalFlowMatcher
-    from torchcfm.models import MLP
+    from torchcfm.models.models import MLP
     from torchdiffeq import odeint
 
     torch.manual_seed(seed)

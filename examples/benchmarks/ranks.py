@@ -36,8 +36,8 @@ def bars(ranks, difference):
     return found
 
 
-def draw(path, names, ranks, n_sets, title=""):
-    """Picture of mean ranks: bars join densities that do not differ significantly."""
+def picture(names, ranks, n_sets, title=""):
+    """Figure of mean ranks: bars join densities that do not differ significantly."""
     from matplotlib.figure import Figure
 
     order = np.argsort(ranks, kind="stable")
@@ -71,4 +71,9 @@ def draw(path, names, ranks, n_sets, title=""):
         ax.plot([rank, rank, x], [0, y, y], color="0.4", linewidth=0.8)
         label = f"{name}  {rank:.2f} " if left else f" {rank:.2f}  {name}"
         ax.text(x, y, label, ha="right" if left else "left", va="center", fontsize=9)
-    figure.savefig(path, dpi=150, format="png")
+    return figure
+
+
+def draw(path, *args):
+    """Write the picture as PNG."""
+    picture(*args).savefig(path, dpi=150, format="png")
