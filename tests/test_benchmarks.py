@@ -136,6 +136,15 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys, threa
     capsys.readouterr()
 
 
+def test_results_of_other_rows_are_not_kept(tmp_path, capsys, threads):
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    for rows, only in ((X[:30], ["Gaussian", "KDE"]), (X[10:], ["Gaussian"])):
+        np.savez(tmp_path / "table.npz", train=rows[:20], test=rows[20:])
+        options = ["--data", str(tmp_path), "--tables", "table", "--out", str(tmp_path)]
+        density.main([*options, "--resume", "--only", *only])
+    assert "| set | Gaussian |\n" in capsys.readouterr().out
+
+
 def test_a_density_that_fails_is_said_to_and_tried_again(tmp_path, monkeypatch, capsys, threads):
     def broken(X, seed, quick):
         raise ValueError("no such density")
@@ -189,6 +198,8 @@ def test_sets(tmp_path):
     assert all(np.array_equal(*pair) for pair in pairs)
     with pytest.raises(SystemExit, match="No set is called none"):
         common.data_sets(names=["none"])
+    with pytest.raises(SystemExit, match=r"no \.npz file"):
+        common.data_sets(tmp_path / "none")
     X = common.without_ties([[1.0, 5.0, 0.1], [1.0, 5.0, 0.3], [3.0, 5.0, 0.2]])
     assert X.shape == (3, 2)
     assert len(np.unique(X[:, 0])) == 3 and np.abs(X[:, 0] - [1, 1, 3]).max() <= 1

@@ -210,6 +210,8 @@ def data_sets(folder=None, quick=False, names=None):
     found["breast_cancer"] = lambda: shipped(datasets.load_breast_cancer)
     found["digits_pca"] = lambda: shipped(datasets.load_digits, pca)
     paths = sorted(folder.glob("*.npz")) if folder else []
+    if folder and not paths:
+        raise SystemExit(f"There is no .npz file in {folder}.")
     found |= {path.stem: lambda path=path: from_file(path) for path in paths}
     if not names and quick:
         names = ["EightGaussians", "iris", "wine", "diabetes", *[path.stem for path in paths[:1]]]

@@ -192,10 +192,15 @@ class Run:
     def measure(self, table, split, names, train, test):
         """Measure the densities that have no result for these rows yet, and save."""
         args, rows = self.args, zlib.crc32(np.ascontiguousarray([*train, *test]))
-        cells = self.results.setdefault(table, {}).setdefault(str(split), {})
+        by_split = self.results.setdefault(table, {})
+        cells = {  # of the same rows: a table of the folder may have changed
+            name: cell
+            for name, cell in by_split.get(str(split), {}).items()
+            if cell["rows"] == rows
+        }
+        by_split[str(split)] = cells
         for name in names:
-            done = cells.get(name, {})
-            if done.get("rows") == rows and "error" not in done:
+            if "error" not in cells.get(name, {"error": "not measured"}):
                 continue
             found = measure(name, train, test, args.seed + split, args.quick)
             cells[name] = {**found, "rows": rows}
