@@ -136,8 +136,10 @@ def zuko_cnf(n_features):
 def flow_matching(X, seed, max_seconds=150.0, n_steps=20_000):
     """Flow matching as the tutorials of torchcfm have it: their network, Adam 1e-3, batch 256.
 
-    The velocity is trained on straight ways from noise for 20,000 steps. The log-density is the
-    integral of its exact divergence, by torchdiffeq's adaptive solver.
+    The velocity is trained on straight ways from noise for 20,000 steps. Unlike there, a 10%
+    hold-out of at most 500 rows is scored every 1,000 steps, to keep the best weights and to stop
+    after five scores without a better one: the last weights are overfitted on small tables. The
+    log-density is the integral of the exact divergence, by torchdiffeq's adaptive solver.
     """
     import torch
     from torchcfm import ConditionalFlowMatcher
@@ -145,20 +147,9 @@ def flow_matching(X, seed, max_seconds=150.0, n_steps=20_000):
     from torchdiffeq import odeint
 
     torch.manual_seed(seed)
-    rows = torch.tensor(X, dtype=torch.float32)
-    n_features = rows.shape[1]
+    X_fit, X_val = train_test_split(X, test_size=0.1, random_state=seed)
+    rows, n_features = torch.tensor(X_fit, dtype=torch.float32), X.shape[1]
     network, matcher = MLP(n_features, time_varying=True), ConditionalFlowMatcher(sigma=0.0)
-    optimiser, start = torch.optim.Adam(network.parameters(), lr=1e-3), time.perf_counter()
-    for _ in range(n_steps):
-        x = rows[torch.randint(len(rows), (256,))]
-        t, x_t, target = matcher.sample_location_and_conditional_flow(torch.randn_like(x), x)
-        optimiser.zero_grad()
-        velocity = network(torch.cat([x_t, t[:, None]], dim=1))
-        torch.nn.functional.mse_loss(velocity, target).backward()
-        optimiser.step()
-        if time.perf_counter() - start > max_seconds:
-            break
-    network.requires_grad_(False)
 
     def derivatives(t, state):
         with torch.enable_grad():
@@ -175,11 +166,31 @@ def flow_matching(X, seed, max_seconds=150.0, n_steps=20_000):
         found = []
         for x in torch.tensor(X, dtype=torch.float32).split(1024):
             times, state = torch.tensor([1.0, 0.0]), (x, torch.zeros(len(x)))
-            noise, change = odeint(derivatives, state, times, rtol=1e-5, atol=1e-5)
+            with torch.no_grad():
+                noise, change = odeint(derivatives, state, times, rtol=1e-5, atol=1e-5)
             squares = noise[-1].square().sum(dim=1) + n_features * math.log(2 * math.pi)
             found.append((change[-1] - squares / 2).double().numpy())
         return np.concatenate(found)
 
+    optimiser, start = torch.optim.Adam(network.parameters(), lr=1e-3), time.perf_counter()
+    best, best_state, waited = -np.inf, None, 0
+    for step in range(1, n_steps + 1):
+        x = rows[torch.randint(len(rows), (256,))]
+        t, x_t, target = matcher.sample_location_and_conditional_flow(torch.randn_like(x), x)
+        optimiser.zero_grad()
+        velocity = network(torch.cat([x_t, t[:, None]], dim=1))
+        torch.nn.functional.mse_loss(velocity, target).backward()
+        optimiser.step()
+        late = time.perf_counter() - start > max_seconds
+        if step % 1000 == 0 or step == n_steps or late:
+            score = score_samples(X_val[:500]).mean()
+            waited += 1
+            if score > best:
+                best, waited = score, 0
+                best_state = {name: value.clone() for name, value in network.state_dict().items()}
+            if late or waited == 5:
+                break
+    network.load_state_dict(best_state)
     return score_samples
 
 
