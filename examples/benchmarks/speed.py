@@ -1,15 +1,13 @@
 """Speed of exact log-densities and of a training step, as ratios.
 
-``python -m examples.benchmarks.speed`` compares, in turn and with one thread, rows per second of
+``python -m examples.benchmarks speed`` compares, in turn and with one thread, rows per second of
 ``FlowMatchingDensity.score_samples`` with those of zuko's CNF with its exact trace (the same
 network, float32), the time of a training step with that of its matrix products alone, and coupling
-flows with those of zuko and nflows.
+flows with those of zuko and nflows. Times are medians, of rounds in which all take turns.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
 import warnings
 from itertools import pairwise
 
@@ -18,26 +16,13 @@ import torch
 from torch.nn.functional import silu
 from tqdm import tqdm
 
+from examples.benchmarks.common import Results, alternate, parser, set_threads
 from skgen import FlowMatchingDensity, RealNVPDensity
 from skgen.core.flow import Flow
 from skgen.core.gaussian import standard_normal_log_prob
 from skgen.core.networks import velocity_network
 from skgen.core.paths import LinearPath
 from skgen.core.training import Plan, Trainer
-
-
-def alternate(functions, n_rounds, repeats=1):
-    """Median seconds of each function, called in turn."""
-    seconds = [[] for _ in functions]
-    for function in functions:
-        function()
-    for _ in range(n_rounds):
-        for function, times in zip(functions, seconds, strict=True):
-            start = time.perf_counter()
-            for _ in range(repeats):
-                function()
-            times.append((time.perf_counter() - start) / repeats)
-    return [float(np.median(times)) for times in seconds]
 
 
 def mixture_rows(n_rows, n_features, seed):
@@ -104,15 +89,20 @@ def log_densities(n_features, width, max_iter, n_rounds=5):
     found, found_by_zuko = flow.model.log_prob(z), zuko_log_prob(flow.model, z[:64])
     reference = flow.model._solve_density(z.double(), 1000)
     error, error_of_zuko = (found - reference).abs(), (found_by_zuko - reference[:64]).abs()
-    rate, rate_untrained = len(rows) / ours, 64 / theirs_untrained
-    print(
-        f"log-densities, d={n_features}, width {width}: skgen {rate:,.0f} rows/s, mean error "
-        f"{error.mean():.1e}, worst {error.max():.1e} nats; the same network in zuko "
-        f"{64 / theirs:,.0f} rows/s, mean error {error_of_zuko.mean():.1e}, ratio "
-        f"{rate * theirs / 64:.1f}; zuko's own CNF, untrained, {rate_untrained:,.0f} rows/s, "
-        f"ratio {rate / rate_untrained:.1f}",
-        flush=True,
-    )
+    rate, rate_of_zuko = len(rows) / ours, 64 / theirs
+    return {
+        "log-densities, columns": n_features,
+        "width": width,
+        "max_iter": max_iter,
+        "skgen, rows/s": rate,
+        "mean error, nats": float(error.mean()),
+        "worst error, nats": float(error.max()),
+        "same network in zuko, rows/s": rate_of_zuko,
+        "its mean error, nats": float(error_of_zuko.mean()),
+        "ratio": rate / rate_of_zuko,
+        "zuko's CNF, untrained, rows/s": 64 / theirs_untrained,
+        "ratio to that": rate * theirs_untrained / 64,
+    }
 
 
 def training_step(n_features, width, batch_size, n_rounds=60):
@@ -136,11 +126,14 @@ def training_step(n_features, width, batch_size, n_rounds=60):
         grad @ out, grad.T @ layer, layer @ hidden, layer.T @ layer, inputs.T @ pre  # backward
 
     step, alone = alternate([trainer._step, products], n_rounds, repeats=20)
-    print(
-        f"training step, d={n_features}, width {width}, batch {batch_size}: {1e6 * step:.0f} us, "
-        f"its matrix products {1e6 * alone:.0f} us, ratio {step / alone:.2f}",
-        flush=True,
-    )
+    return {
+        "training step, columns": n_features,
+        "width": width,
+        "batch": batch_size,
+        "step, us": 1e6 * step,
+        "its matrix products, us": 1e6 * alone,
+        "ratio": step / alone,
+    }
 
 
 def peer_couplings(library, transformer, n_features, width, n_blocks):
@@ -210,30 +203,44 @@ def couplings(n_features, transformer, width=64, n_blocks=6, batch_size=256, n_r
     with torch.no_grad():
         calls = [lambda f=f: f(rows) for f in [*log_probs, model.chain.inverse]]
         log_prob, *others, sample = alternate(calls, n_rounds)
-    print(
-        f"{transformer} couplings, d={n_features}: step {1e3 * step:.2f} ms, zuko and nflows "
-        + " and ".join(f"{other / step:.2f}" for other in other_steps)
-        + f" times that; log-density {1e3 * log_prob:.2f} ms, "
-        + " and ".join(f"{other / log_prob:.2f}" for other in others)
-        + f" times; inverse {sample / log_prob:.2f} times",
-        flush=True,
-    )
+    return {
+        "couplings": transformer,
+        "columns": n_features,
+        "step, ms": 1e3 * step,
+        "zuko, times that": other_steps[0] / step,
+        "nflows, times that": other_steps[1] / step,
+        "log-density, ms": 1e3 * log_prob,
+        "zuko, times it": others[0] / log_prob,
+        "nflows, times it": others[1] / log_prob,
+        "inverse, times it": sample / log_prob,
+    }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+FORMATS = {
+    **dict.fromkeys(["skgen, rows/s", "same network in zuko, rows/s"], ",.0f"),
+    "zuko's CNF, untrained, rows/s": ",.0f",
+    **dict.fromkeys(["mean error, nats", "worst error, nats", "its mean error, nats"], ".1e"),
+    **dict.fromkeys(["step, us", "its matrix products, us"], ".0f"),
+    **dict.fromkeys(["ratio", "ratio to that", "step, ms", "log-density, ms"], ".2f"),
+    **dict.fromkeys(["zuko, times that", "nflows, times that"], ".2f"),
+    **dict.fromkeys(["zuko, times it", "nflows, times it", "inverse, times it"], ".2f"),
+}
+
+
+def main(argv=None):
+    args = parser(__doc__, "speed").parse_args(argv)
+    set_threads(args.threads)
     warnings.simplefilter("ignore")
-    for n_features in (2, 10, 60):
+    results = Results(args, FORMATS)
+    for n_features in (2,) if args.quick else (2, 10, 60):
         for transformer in ("spline", "affine"):
-            couplings(n_features, transformer)
-    for width, batch_size in [(128, 512), (128, 1024), (256, 512)]:
-        training_step(10, width, batch_size)
-    for n_features in (10, 50):
-        log_densities(n_features, width=256, max_iter=1)
-        log_densities(n_features, width=256, max_iter=1500)
+            results.add(**couplings(n_features, transformer))
+    sizes = [(128, 512), (128, 1024), (256, 512)]
+    for width, batch_size in sizes[:1] if args.quick else sizes:
+        results.add(**training_step(10, width, batch_size))
+    for n_features in (10,) if args.quick else (10, 50):
+        for max_iter in (1,) if args.quick else (1, 1500):
+            results.add(**log_densities(n_features, 256, max_iter))
 
 
 if __name__ == "__main__":

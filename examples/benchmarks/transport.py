@@ -1,6 +1,6 @@
 """What optimal-transport coupling and reflow do to the ways of a flow.
 
-``python -m examples.benchmarks.transport`` fits flows with independent and with optimal-transport
+``python -m examples.benchmarks transport`` fits flows with independent and with optimal-transport
 coupling to known densities, straightens each by `reflow`, and prints the straightness of their
 ways, the log-density of fresh rows, and how far samples by few steps of Euler's method are from the
 exact solution from the same noise (root mean square, in standard deviations of the data).
@@ -8,11 +8,9 @@ exact solution from the same noise (root mean square, in standard deviations of 
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
-import torch
 
+from examples.benchmarks.common import Results, parser, set_threads
 from skgen import FlowMatchingDensity
 from skgen.datasets import Checkerboard, EightGaussians, TwoMoons
 
@@ -31,35 +29,35 @@ def errors(flow, X, n_samples=2000):
     return found
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--max-iter", type=int, default=6000)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    print("| density | coupling | straightness | held-out nats | "
-          + " | ".join(f"{n} steps" for n in STEPS) + " |")  # fmt: skip
-    print("|---" * (4 + len(STEPS)) + "|")
-    for truth in (EightGaussians(), TwoMoons(), Checkerboard()):
-        X, fresh = truth.sample(10_000, random_state=0), truth.sample(10_000, random_state=1)
+def main(argv=None):
+    options = parser(__doc__, "transport")
+    options.add_argument("--max-iter", type=int, default=6000)
+    args = options.parse_args(argv)
+    set_threads(args.threads)
+    results = Results(args, {"straightness": ".4f"})
+    truths = (EightGaussians(), TwoMoons(), Checkerboard())
+    n, max_iter, reflow = 10_000, args.max_iter, {}
+    if args.quick:
+        n, max_iter, reflow = 2_000, 300, {"n_samples": 2_000, "max_iter": 200}
+    for truth in truths[:1] if args.quick else truths:
+        X, fresh = truth.sample(n, random_state=0), truth.sample(n, random_state=1)
         for coupling in ("independent", "optimal_transport"):
             flow = FlowMatchingDensity(
                 coupling=coupling,
-                max_iter=args.max_iter,
+                max_iter=max_iter,
                 preconditioning="standardize",
                 random_state=0,
             ).fit(X)
             for flows in (coupling, f"{coupling}, reflow"):
                 if flows != coupling:
-                    flow.reflow()
-                cells = [
-                    type(truth).__name__,
-                    flows,
-                    f"{flow.straightness(random_state=0):.4f}",
-                    f"{flow.score(fresh):.3f}",
-                    *(f"{error:.3f}" for error in errors(flow, X)),
-                ]
-                print("| " + " | ".join(cells) + " |", flush=True)
+                    flow.reflow(**reflow)
+                results.add(
+                    density=type(truth).__name__,
+                    coupling=flows,
+                    straightness=float(flow.straightness(random_state=0)),
+                    **{"held-out nats": float(flow.score(fresh))},
+                    **dict(zip([f"{k} steps" for k in STEPS], errors(flow, X), strict=True)),
+                )
 
 
 if __name__ == "__main__":
