@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.spatial.distance import cdist
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer
 from sklearn.preprocessing import StandardScaler
 
 from skgen import FlowMatchingDensity, RealNVPDensity
+from skgen.metrics import energy_distance
 
 N_ROWS = 1000
 
@@ -47,12 +47,6 @@ METHODS = {
     "FlowMatchingDensity": density(FlowMatchingDensity),
     "RealNVPDensity": density(RealNVPDensity),
 }
-
-
-def energy_distance(X, Y):
-    """Distance of the distributions of the rows of X and Y (standardised units)."""
-    squared = 2 * cdist(X, Y).mean() - cdist(X, X).mean() - cdist(Y, Y).mean()
-    return float(np.sqrt(max(squared, 0)))
 
 
 def split(test, rng):
