@@ -13,8 +13,8 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.neighbors import KernelDensity
 
 
-def gaussian_mixture(X, seed):
-    """Number of components and covariance type chosen on a 10% hold-out."""
+def tuned_mixture(X, seed):
+    """Fitted mixture; number of components and covariance type chosen on a 10% hold-out."""
     X_fit, X_val = train_test_split(X, test_size=0.1, random_state=seed)
     candidates = [
         GaussianMixture(k, covariance_type=kind, reg_covar=1e-6, random_state=seed)
@@ -23,7 +23,12 @@ def gaussian_mixture(X, seed):
         if k < len(X_fit) / 4
     ]
     best = max(candidates, key=lambda mixture: mixture.fit(X_fit).score(X_val))
-    return best.fit(X).score_samples
+    return best.fit(X)
+
+
+def gaussian_mixture(X, seed):
+    """Tuned mixture as a density."""
+    return tuned_mixture(X, seed).score_samples
 
 
 def kernel_density(X, seed):
