@@ -169,12 +169,13 @@ def summary(results, names):
 def figure(results, names, path):
     """Every measure beside that of real rows, one line a set, one mark a generator."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     panels = {
         "energy": ("energy distance / real rows'", lambda value, real: value / real),
         "wasserstein": ("sliced Wasserstein / real rows'", lambda value, real: value / real),
-        "auc": ("AUC of a classifier", lambda value, real: value),
-        "r2": ("$R^2$ less that of real rows", lambda value, real: value - real),
+        "auc": ("AUC of boosted trees", lambda value, real: value),
+        "r2": ("$R^2$ less real rows'", lambda v, real: max(v - real, -1)),
     }
     canvas = Figure(figsize=(10, 2.1 + 0.32 * len(results)), layout="constrained")
     axes = canvas.subplots(1, 4, sharey=True)
@@ -188,21 +189,24 @@ def figure(results, names, path):
             ]
             offset = 0.5 * (i / max(len(names) - 1, 1) - 0.5)  # or marks hide each other
             x, y = np.transpose(points) if points else ([], np.empty(0))
-            style = {"color": colours[i % 10], "marker": marks[i % 10], "ms": 5, "mew": 0.3}
+            style = {"color": colours[i % 10], "marker": marks[i % 10], "ms": 7, "mew": 0.3}
             ax.plot(x, y + offset, ls="", label=name, mec="white", **style)
-        ax.axvline({"auc": 0.5, "r2": 0.0}.get(key, 1.0), color="0.4", lw=1, zorder=0)
+        ax.axvline({"auc": 0.5, "r2": 0.0}.get(key, 1.0), color="0.4", lw=1.2, zorder=1)
         ax.set_title(title, fontsize=10)
         if key in ("energy", "wasserstein"):
             ax.set_xscale("log")
-        if key == "r2":
-            ax.set_xscale("symlog", linthresh=0.5)
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_minor_locator(NullLocator())
+            ax.xaxis.set_major_formatter("{x:g}")
         ax.set_yticks(range(len(results)), list(results))
         ax.set_ylim(len(results) - 0.4, -0.6)
         ax.grid(axis="x", color="0.9")
+        ax.set_axisbelow(True)
         for line in range(1, len(results)):
             ax.axhline(line - 0.5, color="0.85", lw=0.6)
     handles, labels = axes[0].get_legend_handles_labels()
-    canvas.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    title = "grey line: real rows (AUC: 0.5, cannot be told apart); differences below -1 at -1"
+    canvas.legend(handles, labels, title=title, loc="outside lower center", ncols=4, frameon=False)
     canvas.savefig(path, dpi=150)
 
 
