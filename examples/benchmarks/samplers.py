@@ -86,21 +86,28 @@ def forest_flow(X, settings):
     """ForestFlow of ForestDiffusion: boosted trees for each column at each of 50 times.
 
     Its defaults, but fewer copies of the rows (100 down to 10), then fewer trees (100 down to 5),
-    as far as a trial of a few trees says that the fit would take longer than allowed.
+    where trials of a few trees at two times say that the fit would take longer than allowed.
     """
     from ForestDiffusion import ForestDiffusionModel
 
     def fit(**sizes):
-        return ForestDiffusionModel(X, n_jobs=1, nthread=settings.threads, seed=seed, **sizes)
+        return ForestDiffusionModel(
+            X, n_jobs=1, nthread=settings.threads, seed=settings.seed, **sizes
+        )
 
-    seed, few = settings.seed, {"n_t": 2, "duplicate_K": 10, "n_estimators": 5}
-    start = time.perf_counter()
-    model = fit(**few)
-    # The trial has a twenty-fifth of the times and a twentieth of the trees.
-    affordable = settings.forest_seconds / ((time.perf_counter() - start) * 25 * 20)
+    def trial(trees):
+        start = time.perf_counter()
+        model = fit(n_t=2, duplicate_K=10, n_estimators=trees)
+        return model, time.perf_counter() - start
+
+    model, _ = trial(1)  # the first is slower
     if not settings.quick:
-        copies, trees = np.clip(affordable, 1, 10), np.clip(affordable, 0.05, 1)
-        model = fit(n_t=50, duplicate_K=int(10 * copies), n_estimators=int(100 * trees))
+        (_, few), (_, more) = trial(5), trial(15)
+        a_tree, budget = max(more - few, 1e-6) / 10, settings.forest_seconds / 25
+        without_trees = max(few - 5 * a_tree, 0)
+        trees = np.clip((budget - without_trees) / a_tree, 5, 100)
+        copies = 10 * np.clip(budget / (without_trees + 100 * a_tree), 1, 10)
+        model = fit(n_t=50, duplicate_K=int(copies), n_estimators=int(trees))
 
     def sample(n):
         np.random.seed(settings.seed + 1)  # noqa: NPY002 (the generator that it uses)
