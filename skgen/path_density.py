@@ -64,10 +64,10 @@ class PathDensity(BasedFlow):
             every call returns the same rows.
         sampler : str, default=None
             How noise becomes data, whatever the training. "exact" solves the ODE as exactly as
-            ``solver_tol`` asks for, as log-densities do; None is the default of the estimator. A solver (see ``solver``) takes
-            ``n_steps`` of it. "euler_maruyama" and "stochastic_heun" solve instead
-            ``dx = (v + eps s) dt + sqrt(2 eps) dW`` with the score function s, which has the same
-            distribution at all times and corrects errors of the velocity on the way.
+            ``solver_tol`` asks for, as log-densities do; None is the default of the estimator. A
+            solver (see ``solver``) takes ``n_steps`` of it. "euler_maruyama" and "stochastic_heun"
+            solve instead ``dx = (v + eps s) dt + sqrt(2 eps) dW`` with the score function s, which
+            has the same distribution at all times and corrects errors of the velocity on the way.
         n_steps : int, default=None
             Steps of ``sampler``; None is 50.
         time_grid : {"uniform", "quadratic", "cosine"}, default="uniform"

@@ -17,13 +17,13 @@ import time
 import warnings
 
 import numpy as np
-from scipy.spatial.distance import cdist
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer
 from sklearn.preprocessing import StandardScaler
 
 from examples.benchmarks.common import Results, data_sets, parser, set_threads
 from skgen import FlowMatchingDensity, RealNVPDensity
+from skgen.metrics import energy_distance
 
 N_ROWS = 1000
 
@@ -49,12 +49,6 @@ METHODS = {
     "FlowMatchingDensity": density(FlowMatchingDensity),
     "RealNVPDensity": density(RealNVPDensity),
 }
-
-
-def energy_distance(X, Y):
-    """Distance of the distributions of the rows of X and Y (standardised units)."""
-    squared = 2 * cdist(X, Y).mean() - cdist(X, X).mean() - cdist(Y, Y).mean()
-    return float(np.sqrt(max(squared, 0)))
 
 
 def split(test, rng, n_rows=N_ROWS):

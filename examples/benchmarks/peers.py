@@ -16,8 +16,8 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.neighbors import KernelDensity
 
 
-def mixture(kind, **options):
-    """Number of components and covariance type chosen on a 10% hold-out."""
+def tuned_mixture(kind, **options):
+    """Fitted mixture; number of components and covariance type chosen on a 10% hold-out."""
 
     def fit(X, seed, max_seconds=150.0):
         X_fit, X_val = train_test_split(X, test_size=0.1, random_state=seed)
@@ -36,9 +36,15 @@ def mixture(kind, **options):
                     score = candidate.fit(X_fit).score(X_val)
                     if score > best_score:
                         best, best_score = candidate, score
-        return best.fit(X).score_samples
+        return best.fit(X)
 
     return fit
+
+
+def mixture(kind, **options):
+    """Tuned mixture as a density."""
+    fit = tuned_mixture(kind, **options)
+    return lambda X, seed, **limit: fit(X, seed, **limit).score_samples
 
 
 def kernel_density(X, seed, max_seconds=150.0):

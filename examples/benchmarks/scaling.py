@@ -9,15 +9,12 @@ take longer than ``--limit`` is left out, as the printed table shows.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
-import torch
 
+from examples.benchmarks.common import Results, parser, set_threads, write
 from examples.benchmarks.speed import mixture_rows
 from skgen import FlowMatchingDensity, GaussianMLE, RealNVPDensity
 
@@ -64,13 +61,14 @@ def exponents(sizes, seconds):
     return found
 
 
-def draw(results, path):
+def draw(results, sizes_of, path):
     """Seconds against rows and against columns, in doubly logarithmic axes."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    figure, axes = plt.subplots(2, 3, figsize=(10, 6), sharey="row", layout="constrained")
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    axes = figure.subplots(2, 3, sharey="row")
     for line, (axis, found) in zip(axes, results.items(), strict=True):
-        sizes = np.array(SIZES[axis], dtype=float)
+        sizes = np.array(sizes_of[axis], dtype=float)
         for ax, (j, work) in zip(line, enumerate(WORK), strict=True):
             for name, seconds in found.items():
                 ax.loglog(sizes, np.array(seconds)[:, j], "o-", markersize=4, label=name)
@@ -83,44 +81,35 @@ def draw(results, path):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="40 steps, up to 10^5 rows")
-    parser.add_argument("--limit", type=float, default=600.0, help="most seconds of one cell")
-    parser.add_argument("--out", type=Path, help="folder for scaling.json, .md and .png")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
+    options = parser(__doc__, "scaling")
+    options.add_argument("--limit", type=float, default=600.0, help="most seconds of one cell")
+    args = options.parse_args(argv)
+    set_threads(args.threads)
     warnings.simplefilter("ignore")
+    sizes_of, max_iter, n_rows = SIZES, 400, N_ROWS
     if args.quick:
-        SIZES.update(rows=[10**3, 10**4, 10**5], columns=[2, 8, 32])
+        sizes_of = {"rows": [10**3, 10**4], "columns": [2, 8]}
+        max_iter, n_rows = 20, 1000
     made = {
         "rows": lambda n: mixture_rows(n, 2, 0),
-        "columns": lambda d: mixture_rows(N_ROWS // (10 if args.quick else 1), d, 0),
+        "columns": lambda d: mixture_rows(n_rows, d, 0),
     }
-    results, lines = {}, []
-    for axis, rows_of in made.items():
-        sizes = SIZES[axis]
-        lines += [
-            f"| {axis} grow | work | "
-            + " | ".join(f"{size:,}" for size in sizes)
-            + " | exponent |",
-            "|---" * (len(sizes) + 3) + "|",
-        ]
-        results[axis] = {}
-        for name, density in densities(40 if args.quick else 400).items():
-            seconds = measure(density, sizes, rows_of, args.limit)
-            results[axis][name] = seconds.tolist()
+    results, found = Results(args, dict.fromkeys(WORK, ".2f") | {"exponent": ".2f"}), {}
+    for axis, sizes in sizes_of.items():
+        found[axis] = {}
+        for name, density in densities(max_iter).items():
+            seconds = found[axis][name] = measure(density, sizes, made[axis], args.limit)
             for j, exponent in enumerate(exponents(sizes, seconds)):
-                cells = [f"{s:.2f}" if s == s else "" for s in seconds[:, j]]
-                lines.append(
-                    f"| {name} | {WORK[j]} | " + " | ".join(cells) + f" | {exponent:.2f} |"
+                cells = [None if np.isnan(s) else float(s) for s in seconds[:, j]]
+                results.add(
+                    **{"density": name, "work": WORK[j]},
+                    **{f"{size:,} {axis}": s for size, s in zip(sizes, cells, strict=True)},
+                    exponent=float(exponent),
                 )
-            print("\n".join(lines), flush=True)
-            lines = []
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "scaling.json").write_text(json.dumps(results, indent=1))
-        draw(results, args.out / "scaling.png")
+    try:
+        write(args.out / "scaling.png", lambda path: draw(found, sizes_of, path))
+    except ImportError:
+        print("No figure: Matplotlib is not installed.")
 
 
 if __name__ == "__main__":

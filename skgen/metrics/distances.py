@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array, check_random_state, check_scalar
+from sklearn.utils.validation import _get_feature_names
 
 from ..base import to_array
 
@@ -62,7 +63,7 @@ def frechet_distance(features_real: Any, features_fake: Any) -> float:
     >>> frechet_distance([[0.0], [2.0]], [[3.0], [5.0]])  # the means are 3 apart
     9.0
     """
-    real, fake = _check_features(features_real, features_fake)
+    real, fake = check_tables(2, features_real=features_real, features_fake=features_fake)
     (mean_real, root_real), (mean_fake, root_fake) = _moments(real), _moments(fake)
     cross = np.linalg.svd(root_real @ root_fake.T, compute_uv=False).sum()
     spread = np.sum(root_real**2) + np.sum(root_fake**2) - 2 * cross
@@ -133,7 +134,7 @@ def kernel_distance(
     >>> kernel_distance([[0.0], [0.0]], [[1.0], [1.0]])  # 1 + 8 - 2 * 1
     7.0
     """
-    real, fake = _check_features(features_real, features_fake)
+    real, fake = check_tables(2, features_real=features_real, features_fake=features_fake)
     check_scalar(n_subsets, "n_subsets", Integral, min_val=1)
     check_scalar(subset_size, "subset_size", Integral, min_val=2)
     rng = check_random_state(random_state)
@@ -220,15 +221,22 @@ def score_floor(
     return float(metric(X[order[:size]], X[order[size : 2 * size]]))
 
 
-def _check_features(features_real: Any, features_fake: Any) -> tuple[Array, Array]:
-    named = {"features_real": features_real, "features_fake": features_fake}
-    real, fake = (
-        check_array(to_array(F), dtype=np.float64, ensure_min_samples=2, input_name=name)
-        for name, F in named.items()
-    )
-    if real.shape[1] != fake.shape[1]:
-        raise ValueError(
-            f"features_real has {real.shape[1]} column(s), features_fake {fake.shape[1]}; "
-            "they must be the same features."
-        )
-    return real, fake
+def check_tables(min_rows: int, **tables: Any) -> list[Array]:
+    """Tables of finite numbers with the same columns, from whatever scikit-learn takes."""
+    checked = [
+        check_array(to_array(X), dtype=np.float64, ensure_min_samples=min_rows, input_name=name)
+        for name, X in tables.items()
+    ]
+    (first, *others), titles = tables, [_get_feature_names(X) for X in tables.values()]
+    for name, X, title in zip(others, checked[1:], titles[1:], strict=True):
+        if X.shape[1] != checked[0].shape[1]:
+            raise ValueError(
+                f"{first} has {checked[0].shape[1]} column(s), {name} {X.shape[1]}; they must have "
+                "the same columns."
+            )
+        if title is not None and titles[0] is not None and list(title) != list(titles[0]):
+            raise ValueError(
+                f"{first} has the columns {list(titles[0])}, {name} {list(title)}; they must be "
+                "the same, in the same order."
+            )
+    return checked
