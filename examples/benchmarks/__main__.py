@@ -7,20 +7,16 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-NAMES = (
-    *("density", "speed", "samples", "images", "scaling", "known", "transport", "conditional"),
-    "completion",
-)
+NAMES = ["density", "speed", "samples", "images", "scaling", "tutorial", "known", "transport"]
+NAMES += ["conditional", "completion"]
 
 
 def first_lines():
     """First line of the docstring of each benchmark, read without importing what it needs."""
     found = {}
     for name in NAMES:
-        path = Path(__file__).with_name(f"{name}.py")
-        if path.exists():
-            source = path.read_text(encoding="utf-8")
-            found[name] = ast.get_docstring(ast.parse(source)).split("\n")[0]
+        source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+        found[name] = ast.get_docstring(ast.parse(source)).split("\n")[0]
     return found
 
 

@@ -16,9 +16,9 @@ test has, up to 2,000, with the test rows:
 - seconds of fit and sampling.
 
 "Real rows" are as many of the training rows: what a perfect generator reaches in distances, AUC and
-R2, and copies by definition. A Markdown table is printed for each set, then the mean ranks; a folder
-gets them as ``samples.md``, the numbers as ``samples.json`` and, if Matplotlib is installed, a figure
-``samples.png``.
+R2, and copies by definition. A Markdown table is printed for each set, then the mean ranks; they
+are written to ``samples.md``, the numbers to ``samples.json`` and, if Matplotlib is installed, a
+figure to ``samples.png``.
 """
 
 from __future__ import annotations
