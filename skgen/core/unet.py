@@ -112,6 +112,7 @@ class UNetVelocity(nn.Module):
     """
 
     unet: Any
+    chunk = 100_000  # numbers of images that a CPU is given at a time; its cache holds no more
 
     def __init__(
         self,
@@ -184,7 +185,11 @@ class UNetVelocity(nn.Module):
             rows, conditions = x[:, : self.n_features], x[:, self.n_features :]
 
             def call(moved: Tensor) -> Tensor:
-                return self(torch.cat([moved, conditions], dim=1), *times).to(dtype)
+                size = (
+                    max(1, self.chunk // self.n_features) if moved.device.type == "cpu" else len(x)
+                )
+                parts = torch.cat([moved, conditions], dim=1).split(size)
+                return torch.cat([self(part, *times) for part in parts]).to(dtype)
 
             return exact_divergence(call, rows) if divergence else (call(rows),)
 
