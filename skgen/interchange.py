@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from os import PathLike
 from typing import Any, cast
 
 import numpy as np
@@ -67,11 +68,14 @@ def from_pipeline(
 ) -> Any:
     """Fitted diffusion with the U-Net and the chain of a pipeline, or of the folder of one."""
     diffusers = import_diffusers()
-    if not hasattr(pipeline, "unet"):
+    if isinstance(pipeline, str | PathLike):
         pipeline = diffusers.DiffusionPipeline.from_pretrained(pipeline)
     unet = getattr(pipeline, "unet", None)
     if not isinstance(unet, diffusers.UNet2DModel):
-        raise ValueError(f"The pipeline must have a UNet2DModel as unet, got {type(unet)}.")
+        raise ValueError(
+            "pipeline must be one of diffusers with a UNet2DModel as unet, its folder, or its name "
+            f"on the Hub; got {pipeline!r:.200}."
+        )
     decided = set(parameters) & set(FROM_PIPELINE)
     if decided:
         raise ValueError(f"{sorted(decided)} follow from the pipeline and cannot be given.")

@@ -140,5 +140,7 @@ def test_other_chains_and_parameters_are_refused(tmp_path):
     pipeline.scheduler = diffusers.ScoreSdeVeScheduler()
     with pytest.raises(ValueError, match="must have betas"):
         DDPMGenerator.from_diffusers(pipeline)
+    with pytest.raises(ValueError, match=r"pipeline must be one of diffusers .* got 3"):
+        DDPMGenerator.from_diffusers(3)
     with pytest.raises(OSError):
         DDPMGenerator.from_diffusers(tmp_path)
