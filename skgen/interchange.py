@@ -94,9 +94,8 @@ def from_pipeline(
     generator = torch.Generator().manual_seed(0)
     model = estimator._build_model(torch.zeros(1, estimator.n_features_in_), generator)
     network = cast(UNetVelocity, model.network)
-    copied = diffusers.UNet2DModel.from_config(unet.config)
-    copied.load_state_dict(unet.state_dict())
-    network.replace(copied, pipeline.scheduler.config.prediction_type)
+    network.unet.load_state_dict(unet.state_dict())
+    network.prediction = pipeline.scheduler.config.prediction_type
     scaling = Scaling(torch.tensor([[low, high]], dtype=torch.float64))
     density = Preconditioned(scaling, model, estimator.n_features_in_)
     estimator.module_ = Mixture([density], [1.0])

@@ -132,18 +132,10 @@ class UNetVelocity(nn.Module):
         if n_conditions:
             chosen["class_embed_type"] = "identity"  # added to the embedding of the time
         self.unet, self.embedding = _build(chosen, n_conditions, generator)
-        self._set_margins()
-
-    def _set_margins(self) -> None:
-        """Find by how much images are padded, so that every halving of the sides is exact."""
-        multiple = 2 ** (len(self.unet.config.block_out_channels) - 1)
-        margins = [-side % multiple for side in self.image_shape[:0:-1]]
+        # Images are padded until every halving of the sides is exact.
+        multiple = 2 ** (len(chosen["block_out_channels"]) - 1)
+        margins = [-side % multiple for side in image_shape[:0:-1]]
         self.margins = [part for m in margins for part in (m // 2, m - m // 2)]
-
-    def replace(self, unet: nn.Module, prediction: str) -> None:
-        """Use another U-Net for the same images and the same chain."""
-        self.unet, self.prediction = _differentiable(unet), prediction
-        self._set_margins()
 
     def time_features(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Step and coefficients of the chain (n, 3), and the factor ``1 / s(t)`` (n, 1)."""
@@ -213,6 +205,8 @@ def _build(
 ) -> tuple[nn.Module, nn.Linear | None]:
     """U-Net whose output is zero, and the embedding of conditions if there are any."""
     diffusers = import_diffusers()
+    from diffusers.models import attention_processor as attention
+
     seed = int(torch.randint(2**62, (), generator=generator))
     with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator
         torch.default_generator.manual_seed(seed)
@@ -221,18 +215,11 @@ def _build(
         embedding = nn.Linear(n_conditions, width, bias=False) if n_conditions else None
     nn.init.zeros_(unet.conv_out.weight)
     nn.init.zeros_(unet.conv_out.bias)
-    return _differentiable(unet), embedding
-
-
-def _differentiable(unet: nn.Module) -> nn.Module:
-    """Let forward derivatives go through attention."""
-    from diffusers.models.attention_processor import Attention, AttnProcessor
-
     for module in unet.modules():
-        if isinstance(module, Attention):
-            module.set_processor(AttnProcessor())  # the fused one has no forward derivative
+        if isinstance(module, attention.Attention):
+            module.set_processor(attention.AttnProcessor())  # the fused has no forward derivative
             module.register_forward_hook(_in_order)
-    return unet
+    return unet, embedding
 
 
 def _in_order(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
