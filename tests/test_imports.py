@@ -43,6 +43,7 @@ DOOR = {  # what estimators share
     "completion",
     "conditions",
     "defended",
+    "fields",
     "image_rows",
     "interchange",
     "path_density",
