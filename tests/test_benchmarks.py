@@ -101,6 +101,7 @@ def test_results_of_a_density_run(tmp_path, capsys, threads):
     assert content["summary"]["worst_above_gaussian"]["Gaussian"] == 0
     text = (tmp_path / "density.md").read_text()
     assert text in capsys.readouterr().out
+    assert "failed" not in text
     assert text.startswith("| set | Gaussian | GMM |\n| --- | --- | --- |\n| EightGaussians | -2.8")
     if find_spec("matplotlib"):
         assert (tmp_path / "density.png").exists()

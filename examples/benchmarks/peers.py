@@ -44,7 +44,7 @@ def tuned_mixture(kind, **options):
 def mixture(kind, **options):
     """Tuned mixture as a density."""
     fit = tuned_mixture(kind, **options)
-    return lambda X, seed, **limit: fit(X, seed, **limit).score_samples
+    return lambda X, seed, max_seconds=150.0: fit(X, seed, max_seconds).score_samples
 
 
 def kernel_density(X, seed, max_seconds=150.0):
