@@ -69,6 +69,8 @@ class Flow(Transport):
     # Of the squared distance of conditions in the log-weight of a row as origin of another: rows
     # with other conditions are none.
     condition_sharpness = 1e4
+    # In which the network computes for samples; positions keep theirs. Steps err far more.
+    sampling_dtype = torch.float32
     base: Density
     probes: Tensor | None
     sampler: Sampler | DiffusionSampler | None = None  # in place of the accurate solution
@@ -211,23 +213,36 @@ class Flow(Transport):
         return self._solve_density(rows, self.n_steps)
 
     @torch.no_grad()
-    def transport(self, rows: Tensor, to_data: bool, guidance: float = 0.0) -> Tensor:
-        """Carry rows from noise to data or back, refined until their error is small."""
+    def transport(
+        self,
+        rows: Tensor,
+        to_data: bool,
+        guidance: float = 0.0,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """Carry rows from noise to data or back, refined until their error is small.
+
+        The network computes in the dtype of the rows, or in another.
+        """
+        dtype = dtype or rows.dtype
         return self._refined(
-            lambda rows, n_steps: self._solve_position(rows, n_steps, to_data, guidance),
+            lambda rows, n_steps: self._solve_position(rows, n_steps, to_data, guidance, dtype),
             rows,
             "position",
             "standard deviations",
         )
 
     @torch.no_grad()
-    def parts(self, t: Tensor, rows: Tensor, guidance: float = 0.0) -> Parts:
-        """Mean data and noise (n, d) at rows and a time t of the path."""
+    def parts(self, t: Tensor, rows: Tensor) -> Parts:
+        """Mean data and noise (n, d) at rows and a time t of the path, in the dtype of the rows."""
         x, conditions = self._split(rows)
+        return self._parts(self._excess(x.dtype, False, conditions), t, x)
+
+    def _parts(self, excess: Field, t: Tensor, x: Tensor) -> Parts:
         alpha, sigma = self.path.coefficients(t)
         scale = alpha + sigma
         r, y = alpha / scale, x / scale
-        (velocity,) = self._excess(x.dtype, False, conditions, guidance)(float(r), y)
+        (velocity,) = excess(float(r), y)
         velocity = velocity + self.straight.gaussian_gain(r) * y
         return Parts(y + (1 - r) * velocity, y - r * velocity)
 
@@ -276,11 +291,13 @@ class Flow(Transport):
         return integral.std(1) / len(self.probes) ** 0.5
 
     @torch.no_grad()
-    def _solve_position(self, rows: Tensor, n_steps: int, to_data: bool, guidance: float) -> Tensor:
+    def _solve_position(
+        self, rows: Tensor, n_steps: int, to_data: bool, guidance: float, dtype: torch.dtype
+    ) -> Tensor:
         if not to_data:
             return _last(self._solve_from_data(rows, n_steps, divergence=False))[0]
         x, conditions = self._split(rows)
-        excess = self._excess(x.dtype, False, conditions, guidance)
+        excess = self._excess(dtype, False, conditions, guidance)
         return self._end_scale(x) * _last(self._solve(excess, x, n_steps, True))[0]
 
     def _solve_from_data(
@@ -295,9 +312,11 @@ class Flow(Transport):
         return self.path.gaussian_scale(like.new_ones(()))
 
     def _excess(
-        self, dtype: torch.dtype, divergence: bool, conditions: Tensor, guidance: float = 0.0
+        self, dtype: torch.dtype, divergence: bool, conditions: Tensor | None, guidance: float = 0.0
     ) -> Field:
         """Excess velocity of the network, and its divergence, as a function of time and positions.
+
+        The network computes in ``dtype``; the results have that of the positions.
 
         Guidance g makes it ``v + g (v - v_0)`` with the velocity v_0 for unknown conditions.
 
@@ -307,14 +326,15 @@ class Flow(Transport):
         """
         probes = self.probes if divergence else None
         field = self.network.field(dtype, divergence and probes is None)
+        conditions = conditions if conditions is None else conditions.to(dtype)
+        unknown = conditions if conditions is None else torch.zeros_like(conditions)
 
         def excess(r: float, x: Tensor) -> tuple[Tensor, ...]:
-            velocity, *traces = field(r, join(x, conditions))
+            y = x.to(dtype)
+            velocity, *traces = field(r, join(y, conditions))
             if guidance:
-                velocity = torch.lerp(
-                    field(r, join(x, torch.zeros_like(conditions)))[0], velocity, 1 + guidance
-                )
-            return (velocity, *traces)
+                velocity = torch.lerp(field(r, join(y, unknown))[0], velocity, 1 + guidance)
+            return tuple(found.to(x.dtype) for found in (velocity, *traces))
 
         if probes is None:
             return excess
@@ -352,7 +372,9 @@ class Flow(Transport):
         if self.sampler is not None:
             return _last(self.sampler.positions(self.given(conditions), n, generator))[1]
         noise = self.base.sample(n, generator)
-        return self.transport(join(noise, conditions), to_data=True, guidance=self.guidance)
+        return self.transport(
+            join(noise, conditions), True, guidance=self.guidance, dtype=self.sampling_dtype
+        )
 
     def given(self, conditions: Tensor | None) -> GivenFlow:
         """What samplers ask of a flow, for rows with these conditions (n, k)."""
@@ -363,12 +385,12 @@ class GivenFlow:
     """A flow for rows whose conditions (n, k) are given, with its guidance."""
 
     def __init__(self, flow: Flow, conditions: Tensor | None) -> None:
-        self.flow, self.conditions = flow, conditions
-        self.path, self.base = flow.path, flow.base
+        self.flow, self.path, self.base = flow, flow.path, flow.base
+        self._excess = flow._excess(flow.sampling_dtype, False, conditions, flow.guidance)
 
     def parts(self, t: Tensor, x: Tensor) -> Parts:
-        """Mean data and noise at positions x (n, d) and a time t of the path."""
-        return self.flow.parts(t, join(x, self.conditions), self.flow.guidance)
+        """Mean data and noise at positions x (n, d) and a time t of the path, in the dtype of x."""
+        return self.flow._parts(self._excess, t, x)
 
 
 def _last(states: Iterator[Any]) -> Any:

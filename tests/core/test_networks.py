@@ -108,6 +108,16 @@ def test_field_equals_forward(d, sizes, dtype, tolerance):
         assert_close(velocity, expected, rtol=tolerance, atol=tolerance)
 
 
+def test_field_of_many_rows_is_that_of_each():
+    network = random_network(3, (6, 5))
+    x = torch.randn(2 * network.chunk + 3, 3, dtype=torch.float64)
+    field = network.field(torch.float64, divergence=True)
+    for found, *parts in zip(
+        field(0.4, x), *(field(0.4, row) for row in x.split(700)), strict=True
+    ):
+        assert_close(found, torch.cat(parts))
+
+
 @every_shape
 def test_untrained_excess_velocity_is_zero(d, sizes):
     network = velocity_network(d, sizes, "silu", LinearPath(), torch.Generator().manual_seed(0))
