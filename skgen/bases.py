@@ -19,7 +19,7 @@ from .core.flow import Flow
 from .core.interfaces import Bijection, Density
 from .core.models import Preconditioned
 from .core.objectives import Noise
-from .defended import fit_gaussian_mixture
+from .defended import fit_gaussian_mixture, mixture_sizes
 from .supports import check_supported
 
 
@@ -149,7 +149,7 @@ class BasedFlow(ConditionalFlow):
         rows = x[:, : self.n_features_in_].cpu().numpy() if self._X_base is None else self._X_base
         if isinstance(self.base, str):
             z = density.bijection(torch.tensor(rows, device=x.device))[0]
-            flow.base = fit_gaussian_mixture(z, seed)
+            flow.base = fit_gaussian_mixture(seed, mixture_sizes(len(z))[0], z)
         elif isinstance(self.base, tuple):
             check_moments(self.base, self.n_features_in_)
             flow.base = FittedBase(Normal(*self.base), density.bijection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterable, Mapping
+from functools import partial
 from numbers import Real
 from typing import cast
 
@@ -22,7 +23,7 @@ from .core.interfaces import Bijection, Density
 from .core.marginals import fit_preconditioner
 from .core.models import Mixture, Preconditioned
 from .core.supports import Bounded, Folded, Folding
-from .mixing import mixture_weights
+from .mixing import best_mixture
 from .supports import Supports, check_supported, declared_supports
 
 MAX_MIXTURE_ROWS = 20_000  # for the Gaussian mixture, which no longer gains from more
@@ -113,26 +114,33 @@ class DefendedDensity(BaseDensity):
         x_held: Tensor | None,
         seed: int,
     ) -> Mixture:
-        """Mix the trained density with simple ones; weights by EM on the held-out rows."""
+        """Mix the trained density with simple ones; weights by EM on the held-out rows.
+
+        They also choose the size of the Gaussian mixture.
+        """
         density = density.to(x_train.device)
         floor = self._floor
         if not floor:
             return Mixture([density], [1.0])
-        bijection, d = density.bijection, density.n_features
+        d = density.n_features
         normal = StandardNormal(d).to(x_train.device)
         some = x_train[:: -(-len(x_train) // MAX_MIXTURE_ROWS)]  # spread: the rows may be sorted
         z, conditions = density.precondition(some)[0].split([d, x_train.shape[1] - d], dim=1)
+        sizes = mixture_sizes(len(z))
         simple = [
-            fit_residual(z, conditions, lambda z: fit_gaussian_mixture(z, seed)),
             fit_categories(z, conditions, normal, max(self.reg_covar, 1e-9)),
+            *(fit_residual(z, conditions, partial(fit_gaussian_mixture, seed, k)) for k in sizes),
         ]
-        defence = [Preconditioned(bijection, model, d) for model in simple]
-        mixture = Mixture([density, *defence, gaussian], [1 - 3 * floor, floor, floor, floor])
+        start, *mixtures = (Preconditioned(density.bijection, model, d) for model in simple)
+        kept, weights = [0, 1, -2, -1], [1 - 3 * floor, floor, floor, floor]
+        components = [density, *mixtures, start, gaussian]
         if x_held is not None:
             with torch.no_grad():
-                log_probs = mixture.component_log_probs(x_held).cpu().numpy()
-            mixture.weights.copy_(torch.from_numpy(mixture_weights(log_probs, floor=floor)))
-        return mixture
+                every = Mixture(components, [1.0] * len(components)).component_log_probs(x_held)
+            choices = [[0, 1 + i, -2, -1] for i in range(len(mixtures))]
+            kept, best = best_mixture(every.cpu().numpy(), choices, floor)
+            weights = best.tolist()
+        return Mixture([components[i] for i in kept], weights)
 
     @property
     def _mixture(self) -> Mixture:
@@ -162,9 +170,13 @@ class DefendedDensity(BaseDensity):
         return self.module_.folding.fold(x) if isinstance(self.module_, Folded) else x
 
 
-def fit_gaussian_mixture(z: Tensor, seed: int) -> Mixture:
-    """Gaussian mixture of preconditioned rows by EM: 16 components, or one for 20 rows."""
-    n_components = max(1, min(16, len(z) // 20))
+def mixture_sizes(n_rows: int) -> list[int]:
+    """Components of the Gaussian mixtures to try: 16 and 4, or one for 20 rows if that is fewer."""
+    return sorted({max(1, min(k, n_rows // 20)) for k in (4, 16)}, reverse=True)
+
+
+def fit_gaussian_mixture(seed: int, n_components: int, z: Tensor) -> Mixture:
+    """Gaussian mixture of preconditioned rows by EM."""
     fitted = GaussianMixture(
         n_components, reg_covar=1e-4, init_params="k-means++", random_state=seed % 2**32
     )

@@ -1,4 +1,4 @@
-"""Weights of a mixture whose components are already fitted."""
+"""Weights and choice of components that are already fitted."""
 
 from __future__ import annotations
 
@@ -69,3 +69,41 @@ def mixture_weights(
     low = weights < floor
     weights = np.where(low, floor, weights)
     return np.where(low, floor, weights * (1 - floor * low.sum()) / weights[~low].sum())
+
+
+def best_mixture(
+    log_densities: np.ndarray, choices: list[list[int]], floor: float
+) -> tuple[list[int], np.ndarray]:
+    """Choose components by the mean log-density of their mixture.
+
+    Parameters
+    ----------
+    log_densities : ndarray of shape (n_samples, n_components)
+        Log-density of each row under each component (nats).
+    choices : list of list of int
+        Components to mix, of each mixture to try.
+    floor : float
+        See `mixture_weights`.
+
+    Returns
+    -------
+    choice : list of int
+        The best of the choices.
+    weights : ndarray of shape (len(choice),)
+        Its weights, from `mixture_weights`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgen.mixing import best_mixture
+    >>> choice, weights = best_mixture(np.log([[1.0, 2.0, 3.0]]), [[0, 1], [0, 2]], floor=0.1)
+    >>> choice, weights.round(2)
+    ([0, 2], array([0.1, 0.9]))
+    """
+    found = []
+    for choice in choices:
+        columns = log_densities[:, choice]
+        weights = mixture_weights(columns, floor=floor)
+        score = logsumexp(columns + np.log(weights), axis=1).mean()
+        found.append((score, choice, weights))
+    return max(found, key=lambda each: each[0])[1:]

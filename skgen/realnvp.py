@@ -16,7 +16,7 @@ from .core.coupling_flow import CouplingFlow, StudentT
 from .core.gaussian import StandardNormal
 from .core.interfaces import Bijection, Density
 from .core.transformers import Affine, RationalQuadratic
-from .defended import fit_gaussian_mixture
+from .defended import fit_gaussian_mixture, mixture_sizes
 from .trained import TrainedFlow
 
 
@@ -248,7 +248,7 @@ class RealNVPDensity(TrainedFlow):
         if self.base == "student":
             return StudentT(d)
         if self.base == "mixture":
-            return fit_gaussian_mixture(z, generator.initial_seed())
+            return fit_gaussian_mixture(generator.initial_seed(), mixture_sizes(len(z))[0], z)
         base = clone(self.base)
         if hasattr(base, "random_state"):
             base.set_params(random_state=generator.initial_seed() % 2**32)

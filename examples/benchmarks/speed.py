@@ -2,8 +2,9 @@
 
 ``python -m examples.benchmarks speed`` compares, in turn and with one thread, rows per second of
 ``FlowMatchingDensity.score_samples`` with those of zuko's CNF with its exact trace (the same
-network, float32), the time of a training step with that of its matrix products alone, and coupling
-flows with those of zuko and nflows. Times are medians, of rounds in which all take turns.
+network, float32), the time of a training step, of log-densities and of samples with that of their
+matrix products alone, and coupling flows with those of zuko and nflows. Times are medians, of
+rounds in which all take turns.
 """
 
 from __future__ import annotations
@@ -105,11 +106,62 @@ def log_densities(n_features, width, max_iter, n_rounds=5):
     }
 
 
+def untrained(n_features, width, generator):
+    """A flow as `FlowMatchingDensity` makes it, which refines no row."""
+    path = LinearPath()
+    network = velocity_network(n_features, (width, width), "silu", path, generator)
+    return Flow(network, path, n_features, "adams", 32, tolerance=0)
+
+
+def solves(n_features, width, n_rows=4096, n_rounds=10):
+    """Log-densities and samples against the matrix products of their evaluations."""
+    generator = torch.Generator().manual_seed(0)
+    model = untrained(n_features, width, generator)
+    field, calls = model.network.field, []
+
+    def counted(dtype, divergence=False):
+        evaluate = field(dtype, divergence)
+        return lambda t, x: calls.append(len(x)) or evaluate(t, x)
+
+    model.network.field = counted
+    found = {"solves, columns": n_features, "width": width}
+    for work, dtype, layers in (
+        ("log-density, float64", torch.float64, 2),
+        ("log-density, float32", torch.float32, 2),
+        ("samples", torch.float32, 1),
+    ):
+        parts = torch.randn(n_rows, n_features, generator=generator, dtype=dtype).split(1024)
+        layer, hidden = torch.randn(1024, width, dtype=dtype), torch.randn(width, width).to(dtype)
+        weight_x, out = torch.randn(n_features, 2 * width).to(dtype), hidden[:, :n_features].clone()
+
+        def solve(work=work, parts=parts):
+            if work == "samples":
+                return model.sample(n_rows, generator)
+            return [model.log_prob(part) for part in parts]
+
+        calls.clear()
+        solve()
+        n_evaluations = sum(calls) // 1024
+
+        def products(
+            n=n_evaluations, n_layers=layers, these=(parts[0], weight_x, layer, hidden, out)
+        ):
+            x, weight_x, layer, hidden, out = these
+            for _ in range(n):
+                x @ weight_x, layer @ out
+                for _ in range(n_layers):
+                    layer @ hidden
+
+        seconds, alone = alternate([solve, products], n_rounds)
+        found |= {f"{work}, us a row": 1e6 * seconds / n_rows, f"{work}, ratio": seconds / alone}
+    return found
+
+
 def training_step(n_features, width, batch_size, n_rounds=60):
     """A whole gradient step against its matrix products."""
-    generator, path = torch.Generator().manual_seed(0), LinearPath()
-    network = velocity_network(n_features, (width, width), "silu", path, generator)
-    model = Flow(network, path, n_features, "adams", 32, 0)
+    generator = torch.Generator().manual_seed(0)
+    model = untrained(n_features, width, generator)
+    network = model.network
     rows = torch.randn(5000, n_features, generator=generator)
     plan = Plan(10**6, batch_size, 3e-3, 1e-4, 0, 10, 10**6)
     trainer = Trainer(model, rows, None, plan, generator, tqdm(disable=True))
@@ -224,6 +276,7 @@ FORMATS = {
     **dict.fromkeys(["ratio", "ratio to that", "step, ms", "log-density, ms"], ".2f"),
     **dict.fromkeys(["zuko, times that", "nflows, times that"], ".2f"),
     **dict.fromkeys(["zuko, times it", "nflows, times it", "inverse, times it"], ".2f"),
+    "cost, times that of 2 columns": ".2f",
 }
 
 
@@ -235,12 +288,19 @@ def main(argv=None):
     for n_features in (2,) if args.quick else (2, 10, 60):
         for transformer in ("spline", "affine"):
             results.add(**couplings(n_features, transformer))
-    sizes = [(128, 512), (128, 1024), (256, 512)]
-    for width, batch_size in sizes[:1] if args.quick else sizes:
-        results.add(**training_step(10, width, batch_size))
-    for n_features in (10,) if args.quick else (10, 50):
-        for max_iter in (1,) if args.quick else (1, 1500):
-            results.add(**log_densities(n_features, 256, max_iter))
+    for width in (128,) if args.quick else (64, 128, 256, 512):
+        for n_features in (10,) if args.quick else (2, 10, 64):
+            for batch_size in (512,) if args.quick else (512, 2048):
+                results.add(**training_step(n_features, width, batch_size))
+    for width in (128,) if args.quick else (64, 128, 256, 512):
+        for n_features in (10,) if args.quick else (2, 10, 64):
+            results.add(**solves(n_features, width))
+    for max_iter in (1,) if args.quick else (1, 1500):
+        rates = []
+        for n_features in (10,) if args.quick else (2, 10, 50):
+            found = log_densities(n_features, 256, max_iter)
+            rates.append(found["skgen, rows/s"])
+            results.add(**found, **{"cost, times that of 2 columns": rates[0] / rates[-1]})
 
 
 if __name__ == "__main__":
