@@ -13,7 +13,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from examples.benchmarks import __main__ as entry
-from examples.benchmarks import common, density, peers, ranks
+from examples.benchmarks import common, density, peers, ranks, speed
 
 # Areas under the curve of C4.5 and three variants on 14 sets: Demsar (JMLR 7, 2006), Table 6.
 # The paper ranks the two 0.975 as different before rounding, hence 0.9751.
@@ -243,3 +243,18 @@ def test_a_wrong_name_lists_the_benchmarks(arguments, capsys):
 def test_the_entry_is_a_module():
     command = [sys.executable, "-m", "examples.benchmarks"]
     assert subprocess.run(command, capture_output=True).returncode == 2
+
+
+def test_times_over_those_of_the_products(tmp_path):
+    rows = [speed.training_step(2, 8, 512, n_rounds=1)]
+    for n_features in (2, 3):
+        rows.append(speed.solves(n_features, 8, n_rows=2048, n_rounds=1))
+        ratios = [value for name, value in rows[-1].items() if name.endswith("ratio")]
+        assert len(ratios) == 3 and min(ratios) > 0
+    rows += [
+        {"log-densities, columns": d, "max_iter": 1, "ratio": 2.0, "ratio to that": 1.0}
+        for d in (2, 10)
+    ]
+    if find_spec("matplotlib"):
+        speed.draw(rows, tmp_path / "speed.png")
+        assert (tmp_path / "speed.png").stat().st_size > 1000

@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import silu
 from tqdm import tqdm
 
-from examples.benchmarks.common import Results, alternate, parser, set_threads
+from examples.benchmarks.common import Results, alternate, parser, set_threads, write
 from skgen import FlowMatchingDensity, RealNVPDensity
 from skgen.core.flow import Flow
 from skgen.core.gaussian import standard_normal_log_prob
@@ -280,6 +280,53 @@ FORMATS = {
 }
 
 
+def draw(rows, path):
+    """Time over that of the matrix products, and over that of other libraries."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    axes = figure.subplots(2, 2).flat
+    steps = [row for row in rows if "training step, columns" in row]
+    for batch_size, ax in zip(sorted({row["batch"] for row in steps}), axes, strict=False):
+        some = [row for row in steps if row["batch"] == batch_size]
+        by_columns(ax, some, "training step, columns", "width", "ratio")
+        ax.set(title=f"training step, {batch_size} rows", ylabel="time / its products'")
+    ax = next(axes)
+    solved = [row for row in rows if "solves, columns" in row]
+    for work, style in (("log-density, float64", "-"), ("samples", ":")):
+        by_columns(ax, solved, "solves, columns", "width", f"{work}, ratio", style, work)
+    ax.set(title="log-densities (float64) and samples", ylabel="time / its products'")
+    ax = next(axes)
+    scored = [row for row in rows if "log-densities, columns" in row]
+    for key, label in (("ratio", "same network"), ("ratio to that", "its own, untrained")):
+        for max_iter in sorted({row["max_iter"] for row in scored}):
+            some = [row for row in scored if row["max_iter"] == max_iter]
+            trained = "trained" if max_iter > 1 else "untrained"
+            columns = [row["log-densities, columns"] for row in some]
+            name = f"{label}, skgen's {trained}"
+            ax.loglog(columns, [row[key] for row in some], "o-", markersize=4, label=name)
+    ax.set(title="exact log-densities", xlabel="columns", ylabel="rows/s over zuko's CNF")
+    ax.set_xticks(columns, columns, minor=False)
+    ax.set_xticks([], minor=True)
+    ax.legend(fontsize=7)
+    figure.savefig(path, dpi=150)
+
+
+def by_columns(ax, rows, columns, x, y, style="-", label=""):
+    """A line for each number of columns; the dashed line is what is aimed at."""
+    for i, n_columns in enumerate(sorted({row[columns] for row in rows})):
+        some = [row for row in rows if row[columns] == n_columns]
+        name = f"{label + ', ' if label else ''}{n_columns} columns"
+        places, values = [row[x] for row in some], [row[y] for row in some]
+        ax.plot(places, values, "o" + style, markersize=4, color=f"C{i}", label=name)
+    ax.axhline(1.3, color="0.5", ls="--", lw=1)
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set_ylim(bottom=0.8)
+    ax.set_xlabel("units of a hidden layer")
+    ax.legend(fontsize=7)
+
+
 def main(argv=None):
     args = parser(__doc__, "speed").parse_args(argv)
     set_threads(args.threads)
@@ -301,6 +348,10 @@ def main(argv=None):
             found = log_densities(n_features, 256, max_iter)
             rates.append(found["skgen, rows/s"])
             results.add(**found, **{"cost, times that of 2 columns": rates[0] / rates[-1]})
+    try:
+        write(args.out / "speed.png", lambda path: draw(results.rows, path))
+    except ImportError:
+        print("No figure: Matplotlib is not installed.")
 
 
 if __name__ == "__main__":

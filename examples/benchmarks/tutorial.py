@@ -106,13 +106,19 @@ def sampling(density, fresh, results):
         )
 
     line("skgen", lambda: density.sample(N_SAMPLES, random_state=3))
-    for n_steps in (8, 16):
+    few_steps = (("heun", 8), ("heun", 16), ("adams", 10))
+    for sampler, n_steps in few_steps:
         line(
-            f"skgen, heun, {n_steps} steps",
-            lambda n_steps=n_steps: density.sample(
-                N_SAMPLES, random_state=3, sampler="heun", n_steps=n_steps
+            f"skgen, {sampler}, {n_steps} steps",
+            lambda sampler=sampler, n_steps=n_steps: density.sample(
+                N_SAMPLES, random_state=3, sampler=sampler, n_steps=n_steps
             ),
         )
+    density._mixture.weights[:] = torch.eye(4, dtype=torch.float64)[0]
+    line(
+        "skgen, adams, 10 steps, the network alone",
+        lambda: density.sample(N_SAMPLES, random_state=3, sampler="adams", n_steps=10),
+    )
     flow, bijection = density._model, density._density.bijection
     field = flow.network.field(torch.float32)
 
