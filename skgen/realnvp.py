@@ -19,6 +19,9 @@ from .core.transformers import Affine, RationalQuadratic
 from .defended import fit_gaussian_mixture, mixture_sizes
 from .trained import TrainedFlow
 
+FEW_ROWS = 500  # up to which training leaves out more units
+DROPOUT, DROPOUT_OF_FEW = 0.1, 0.3
+
 
 class RealNVPDensity(TrainedFlow):
     r"""Density estimator by a coupling flow, affine (RealNVP) or with splines.
@@ -55,8 +58,9 @@ class RealNVPDensity(TrainedFlow):
         freedom, a Gaussian mixture fitted to the whitened rows, or a copy of the given estimator
         fitted to them, whose log-density must be differentiable (`GaussianMLE` or
         `RealNVPDensity`).
-    dropout : float, default=0.1
-        Share of the hidden units left out in each training step.
+    dropout : "auto" or float, default="auto"
+        Share of the hidden units left out in each training step. "auto" is 0.3 for up to 500
+        training rows and 0.1 for more.
     input_noise : float, default=0.0
         Standard deviation of noise added to the whitened rows in each training step.
     preconditioning : {"auto", "standardize", "gaussianize"}, default="auto"
@@ -157,7 +161,7 @@ class RealNVPDensity(TrainedFlow):
         "n_bins": [Interval(Integral, 2, None, closed="left")],
         "linear": [StrOptions({"lu", "permutation"})],
         "base": [StrOptions({"normal", "student", "mixture"}), BaseDensity],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "dropout": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="left")],
         "input_noise": [Interval(Real, 0, None, closed="left")],
     }
 
@@ -174,7 +178,7 @@ class RealNVPDensity(TrainedFlow):
         n_bins=8,
         linear="lu",
         base="normal",
-        dropout=0.1,
+        dropout="auto",
         input_noise=0.0,
         preconditioning="auto",
         reg_covar=1e-6,
@@ -224,7 +228,9 @@ class RealNVPDensity(TrainedFlow):
         self.random_state = random_state
 
     def _build_model(self, z: Tensor, generator: torch.Generator) -> CouplingFlow:
-        d, sizes = z.shape[1], self._hidden_layer_sizes()
+        d, sizes, dropout = z.shape[1], self._hidden_layer_sizes(), self.dropout
+        if dropout == "auto":
+            dropout = DROPOUT_OF_FEW if len(z) <= FEW_ROWS else DROPOUT
         layers: list[Bijection] = []
         for k in range(self.n_blocks):
             if self.linear == "lu":
@@ -234,9 +240,7 @@ class RealNVPDensity(TrainedFlow):
             spline = self.transformer == "spline"
             transformer = RationalQuadratic(self.n_bins) if spline else Affine()
             layers.append(
-                Coupling(
-                    d, transformer, sizes, self.activation, k % 2 == 0, self.dropout, generator
-                )
+                Coupling(d, transformer, sizes, self.activation, k % 2 == 0, dropout, generator)
             )
         return CouplingFlow(Chain(*layers), self._base(z, generator), self.input_noise)
 

@@ -119,3 +119,12 @@ def test_ten_trained_layers_are_inverted(transformer):
         [torch.autograd.functional.jacobian(lambda row: chain(row[None])[0][0], row) for row in x]
     )
     assert_allclose(chain(x)[1], torch.linalg.slogdet(jacobian)[1], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("n_rows, share", [(500, 0.3), (501, 0.1)])
+def test_few_rows_leave_out_more_units(n_rows, share):
+    density = RealNVPDensity()
+    z = torch.randn(n_rows, 2, dtype=torch.float64)
+    model = density._build_model(z, torch.Generator().manual_seed(0))
+    couplings = [layer for layer in model.chain.bijections if hasattr(layer, "dropout")]
+    assert {coupling.dropout for coupling in couplings} == {share}
