@@ -21,22 +21,21 @@ from examples.benchmarks.common import data_sets, markdown_table, set_threads, w
 SETTINGS = {
     "RealNVPDensity": {
         "default": {},
+        "dropout 0.1": {"dropout": 0.1},
         "dropout 0.3": {"dropout": 0.3},
-        "input noise 0.1": {"input_noise": 0.1},
-        "weight decay 0.01": {"weight_decay": 0.01},
-        "rate 2e-3": {"learning_rate_init": 2e-3},
+        "input noise 0.1": {"dropout": 0.1, "input_noise": 0.1},
+        "input noise 0.2": {"dropout": 0.1, "input_noise": 0.2},
         "dropout 0.3, noise 0.1": {"dropout": 0.3, "input_noise": 0.1},
         "dropout 0.3, noise 0.2": {"dropout": 0.3, "input_noise": 0.2},
-        "input noise 0.2": {"input_noise": 0.2},
-        "dropout 0.3, noise 0.05": {"dropout": 0.3, "input_noise": 0.05},
+        "dropout 0.3, held out 20%": {"dropout": 0.3, "validation_fraction": 0.2},
+        "weight decay 0.01": {"dropout": 0.1, "weight_decay": 0.01},
+        "rate 2e-3": {"dropout": 0.1, "learning_rate_init": 2e-3},
     },
     "FlowMatchingDensity": {
         "default": {},
-        "weight decay 0.01": {"weight_decay": 0.01},
-        "weight decay 0.1": {"weight_decay": 0.1},
-        "rate 1e-3": {"learning_rate_init": 1e-3},
-        "64 units": {"hidden_layer_sizes": (64, 64)},
         "held out 20%": {"validation_fraction": 0.2},
+        "weight decay 0.1": {"weight_decay": 0.1},
+        "held out 20%, decay 0.1": {"validation_fraction": 0.2, "weight_decay": 0.1},
     },
 }
 TABLES = ["iris", "diabetes", "phoneme@300", "magic@300", "wine_red@300"]
