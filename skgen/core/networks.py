@@ -181,7 +181,7 @@ class VelocityNetwork(nn.Module):
         def excess(t: float, x: Tensor) -> tuple[Tensor, ...]:
             features, zoom = self.time_features(out.new_full((1, 1), t))
             offset, weight = features @ weight_t, weight_x + zoom * weight_zoom
-            size = len(x) if x.is_cuda else self.chunk
+            size = self.chunk if x.device.type == "cpu" else len(x)
             if len(x) <= size:
                 return layers(offset, weight, x)
             parts = [layers(offset, weight, part) for part in x.split(size)]
