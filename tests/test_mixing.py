@@ -75,10 +75,17 @@ def test_best_mixture_is_no_worse_than_any_choice():
         assert score(choice, weights) == score(other, found) or choice != other
 
 
-@pytest.mark.parametrize("n_components", [4, 16])
-def test_held_out_rows_choose_the_size_of_the_defence(n_components):
+def clusters(n_rows):
+    centres = 20 * np.stack(np.meshgrid(np.arange(4), np.arange(4)), axis=-1).reshape(-1, 2)
     rng = np.random.default_rng(0)
-    centres = 20 * np.stack(np.meshgrid(np.arange(4), np.arange(n_components // 4)), -1)
-    X = rng.choice(centres.reshape(-1, 2), 600) + rng.normal(size=(600, 2))
+    return rng.choice(centres, n_rows) + rng.normal(size=(n_rows, 2))
+
+
+@pytest.mark.parametrize(
+    "X, n_components",
+    [(clusters(600), 16), (np.random.default_rng(0).normal(size=(600, 6)), 4)],
+    ids=["16 clusters", "one"],
+)
+def test_held_out_rows_choose_the_size_of_the_defence(X, n_components):
     density = cheap_flow(max_iter=2, preconditioning="standardize").fit(X)
     assert len(density._mixture.components[1].model.components) == n_components
