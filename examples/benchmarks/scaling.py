@@ -75,8 +75,12 @@ def draw(results, sizes_of, path):
             low = np.nanmin([np.array(s)[:, j] for s in found.values()])
             ax.loglog(sizes, low * sizes / sizes[0], ":", color="grey", label="in proportion")
             ax.set(title=f"{work}, {axis}", xlabel=f"number of {axis}")
+            if sizes[-1] < 1000:
+                ax.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
+                ax.set_xticks([], minor=True)
         line[0].set_ylabel("processor seconds")
-    axes[0, 0].legend(fontsize=8)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, dpi=150)
 
 

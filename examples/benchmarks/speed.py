@@ -113,7 +113,7 @@ def untrained(n_features, width, generator):
     return Flow(network, path, n_features, "adams", 32, tolerance=0)
 
 
-def solves(n_features, width, n_rows=4096, n_rounds=10):
+def solves(n_features, width, n_rows=2048, n_rounds=5):
     """Log-densities and samples against the matrix products of their evaluations."""
     generator = torch.Generator().manual_seed(0)
     model = untrained(n_features, width, generator)
@@ -157,7 +157,7 @@ def solves(n_features, width, n_rows=4096, n_rounds=10):
     return found
 
 
-def training_step(n_features, width, batch_size, n_rounds=60):
+def training_step(n_features, width, batch_size, n_rounds=25):
     """A whole gradient step against its matrix products."""
     generator = torch.Generator().manual_seed(0)
     model = untrained(n_features, width, generator)
@@ -177,7 +177,7 @@ def training_step(n_features, width, batch_size, n_rounds=60):
         inputs @ weight_in, layer @ hidden.T, layer @ out.T  # forward
         grad @ out, grad.T @ layer, layer @ hidden, layer.T @ layer, inputs.T @ pre  # backward
 
-    step, alone = alternate([trainer._step, products], n_rounds, repeats=20)
+    step, alone = alternate([trainer._step, products], n_rounds, repeats=5)
     return {
         "training step, columns": n_features,
         "width": width,
