@@ -296,6 +296,8 @@ def draw(rows, path):
     for work, style in (("log-density, float64", "-"), ("samples", ":")):
         by_columns(ax, solved, "solves, columns", "width", f"{work}, ratio", style, work)
     ax.set(title="log-densities (float64) and samples", ylabel="time / its products'")
+    for ax in figure.axes[:3]:
+        ax.set_ylim(bottom=0.8)
     ax = next(axes)
     scored = [row for row in rows if "log-densities, columns" in row]
     for key, label in (("ratio", "same network"), ("ratio to that", "its own, untrained")):
@@ -322,7 +324,6 @@ def by_columns(ax, rows, columns, x, y, style="-", label=""):
     ax.axhline(1.3, color="0.5", ls="--", lw=1)
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.set_ylim(bottom=0.8)
     ax.set_xlabel("units of a hidden layer")
     ax.legend(fontsize=7)
 
