@@ -127,15 +127,17 @@ class Tutorial:
 
 
 def picture(path, shape, images):
-    """Grids of 64 images of each kind, side by side."""
-    import matplotlib.pyplot as plt
+    """Grids of 64 images of each kind, four in a line."""
+    from matplotlib.figure import Figure
 
-    figure, axes = plt.subplots(
-        1, len(images), figsize=(3.2 * len(images), 3.5), layout="constrained"
-    )
-    for ax, (name, rows) in zip(axes, images.items(), strict=True):
+    n_lines = -(-len(images) // 4)
+    figure = Figure(figsize=(11, 3.2 * n_lines), layout="constrained")
+    axes = figure.subplots(n_lines, 4, squeeze=False).ravel()
+    for ax in axes:
+        ax.axis("off")
+    for ax, (name, rows) in zip(axes, images.items(), strict=False):
         ax.imshow(image_grid(rows[:64], shape), cmap="gray_r")
-        ax.set(title=name, xticks=[], yticks=[])
+        ax.set_title(name.replace(", ", "\n", 1), fontsize=10)
     figure.savefig(path, dpi=120, format="png")
 
 
