@@ -34,7 +34,7 @@ from examples.benchmarks.common import (
     write,
 )
 from examples.benchmarks.peers import PEERS, missing_package
-from skgen import FlowMatchingDensity, GaussianMLE, RealNVPDensity
+from skgen import DDPMGenerator, FlowMatchingDensity, GaussianMLE, RealNVPDensity
 from skgen.compose import StackedDensity, default_members
 
 QUICK_SECONDS, QUICK_ITER = 1.0, 200
@@ -66,6 +66,7 @@ DENSITIES = {
     **{name: peer(fit) for name, fit in PEERS.items()},
     "Flow": ours(FlowMatchingDensity),
     "RealNVP": ours(RealNVPDensity),
+    "DDPM": ours(DDPMGenerator),
     "Stack": ours(StackedDensity),
 }
 
