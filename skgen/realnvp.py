@@ -17,7 +17,7 @@ from .core.gaussian import StandardNormal
 from .core.interfaces import Bijection, Density
 from .core.transformers import Affine, RationalQuadratic
 from .defended import fit_gaussian_mixture, mixture_sizes
-from .trained import TrainedFlow
+from .trained_flow import TrainedFlow
 
 FEW_ROWS = 500  # up to which training leaves out more units
 DROPOUT, DROPOUT_OF_FEW = 0.1, 0.3

@@ -49,6 +49,7 @@ DOOR = {  # what estimators share
     "path_density",
     "supports",
     "trained",
+    "trained_flow",
 }
 ROOMS = {"compose", "datasets", "metrics", "mixing"}  # know densities by public methods only
 ESTIMATORS = TOP - DOOR - ROOMS - {"exceptions"}
