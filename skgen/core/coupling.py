@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 
 from .activations import ACTIVATIONS
 from .bijections import Layer
+from .products import product
 from .transformers import Transformer, bounded, bounded_slope
 from .two_layers import Workspace
 
@@ -106,10 +107,9 @@ class Coupling(Layer):
         weights = list(self.parameters(recurse=False))
         for k, weight in enumerate(weights):
             before = space(f"before {k}", kept, weight.shape[1])
-            torch.addmm(weight[-1], inputs[k], weight[:-1], out=before)
-            befores.append(before)
+            befores.append(product(inputs[k], weight[:-1], weight[-1], out=before))
             if k < len(weights) - 1:
-                after = function(before, out=space(f"after {k}", kept, weight.shape[1]))
+                after = function(befores[k], out=space(f"after {k}", kept, weight.shape[1]))
                 if self.dropout:
                     drops.append(self._drawn(after, generator))
                     self._drop(after, drops[k])
@@ -133,15 +133,15 @@ class Coupling(Layer):
         weights = list(self.parameters(recurse=False))
         for k, weight in reversed(list(enumerate(weights))):
             to_weight = torch.empty_like(weight)
-            torch.mm(inputs[k].T, grad, out=to_weight[:-1])
+            to_weight[:-1] = product(inputs[k].T, grad)
             torch.sum(grad, 0, out=to_weight[-1])
             grads.insert(0, to_weight)
             if k:
-                to_input = torch.mm(grad, weight[:-1].T, out=inputs[k])
+                to_input = product(grad, weight[:-1].T, out=inputs[k])
                 if self.dropout:
                     self._drop(to_input, drops[k - 1])
                 grad = gradient(to_input, befores[k - 1], out=befores[k - 1])
-        to_input = grad @ weights[0][:-1].T
+        to_input = product(grad, weights[0][:-1].T)
         to_kept = torch.addcmul(to_kept, to_input, bounded_slope(ratio, 1))
         return self._join(to_kept, to_mapped), grads
 

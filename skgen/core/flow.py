@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,12 +17,21 @@ from .interfaces import Density, Transport, join
 from .networks import DeepVelocityNetwork, Field, VelocityNetwork
 from .objectives import Noise, Objective
 from .paths import GaussianPath, LinearPath, Parts
+from .products import product
 from .refinement import refined
 from .samplers import OdeSampler, Sampler
 from .solvers import SOLVERS
 from .times import TimeColumns, TrainingTimes
 from .two_layers import Workspace
 from .unet import UNetVelocity
+
+
+class Regression(NamedTuple):
+    """What the network is to learn from a batch."""
+
+    rows: Tensor  # positions with their conditions (n, d + k)
+    target: Tensor  # straight excess velocities wanted there (n, d)
+    times: TimeColumns
 
 
 class Flow(Transport):
@@ -112,6 +121,30 @@ class Flow(Transport):
         Xu, Tong and Jaakkola, "Stable target field for reduced variance score estimation in
         diffusion models", 2023.
         """
+        return self.loss_of(self._regression(rows, generator))
+
+    def add_gradient(self, rows: Tensor, generator: torch.Generator, share: float = 1.0) -> Tensor:
+        """See `Trainable.add_gradient`."""
+        return self.add_gradient_of(self._regression(rows, generator), share)
+
+    def loss_of(self, batch: Regression) -> Tensor:
+        """Flow-matching loss of a batch."""
+        found = self.network(batch.rows, batch.times.features, batch.times.zoom)
+        return self._loss_and_slope(found, batch)[0]
+
+    def add_gradient_of(self, batch: Regression, share: float) -> Tensor:
+        """Add the gradient of `loss_of`, times ``share``, to those of the network; the loss."""
+        inputs = batch.rows, batch.times.features, batch.times.zoom
+        found, add_gradient = self.network.training_forward(*inputs)
+        loss, slope = self._loss_and_slope(found, batch)
+        add_gradient(share * slope)
+        return loss
+
+    def _loss_and_slope(self, found: Tensor, batch: Regression) -> tuple[Tensor, Tensor]:
+        return self.objective(found, batch.target, self._split(batch.rows)[0], batch.times)
+
+    @torch.no_grad()
+    def _regression(self, rows: Tensor, generator: torch.Generator) -> Regression:
         n_groups = max(1, len(rows) // self.group_size)
         x, true = self._split(rows[: len(rows) - len(rows) % n_groups])  # the rest sits this out
         shown = self._hide(true, generator)
@@ -122,7 +155,7 @@ class Flow(Transport):
         if self.has_score:
             origin = self._expected_origin(x, x_t, true, shown, times, n_groups)
             target.addcmul_(times.origin_rate, origin - x)
-        return self._error(join(x_t, shown), target, times)
+        return Regression(join(x_t, shown), target, times)
 
     @torch.no_grad()
     def frozen_loss(self, rows: Tensor, seed: int) -> float:
@@ -134,12 +167,14 @@ class Flow(Transport):
         parts = rows[: len(rows) - len(rows) % size].split(size)
         return float(torch.stack([frozen.loss(part, generator) for part in parts]).mean())
 
-    def loss_of_pairs(self, rows: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
-        """Flow-matching loss of rows each of which belongs to its noise (n, d)."""
+    def regression_of_pairs(
+        self, rows: Tensor, noise: Tensor, generator: torch.Generator
+    ) -> Regression:
+        """What the network is to learn from rows each of which belongs to its noise (n, d)."""
         x, conditions = self._split(rows)
         shown = self._hide(conditions, generator)
         times, x_t, target = self._on_the_way(x, noise, generator)
-        return self._error(join(x_t, shown), target, times)
+        return Regression(join(x_t, shown), target, times)
 
     def _on_the_way(
         self, x: Tensor, noise: Tensor, generator: torch.Generator
@@ -148,10 +183,6 @@ class Flow(Transport):
         times = self._times.next_batch(x, generator)
         x_t = torch.addcmul(times.alpha * x, times.sigma, noise)
         return times, x_t, torch.addcmul(times.data_rate * x, times.noise_rate, noise)
-
-    def _error(self, rows: Tensor, target: Tensor, times: TimeColumns) -> Tensor:
-        found = self.network(rows, times.features, times.zoom)
-        return self.objective(found, target, self._split(rows)[0], times)
 
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Positions (n, d) and conditions (n, k)."""
@@ -199,9 +230,13 @@ class Flow(Transport):
             rights += [true, true.square().sum(1, keepdim=True)]
         left, right = grouped(torch.cat(lefts, dim=1)), grouped(torch.cat(rights, dim=1))
         weights = grouped(self._space("weights", x, right.shape[1]))
-        torch.bmm(left, right.mT, out=weights)
+        if n_groups == 1:
+            weights = product(left[0], right[0].T, out=weights[0])[None]
+        else:
+            torch.bmm(left, right.mT, out=weights)
         torch.softmax(weights, 2, out=weights)
-        return (weights @ grouped(x)).view_as(x)
+        # Column by column: five times as fast as row by row with few columns.
+        return torch.bmm(weights, grouped(x).mT.contiguous().mT).view_as(x)
 
     @torch.no_grad()
     def log_prob(self, rows: Tensor) -> Tensor:

@@ -35,6 +35,15 @@ class Trainable(Density):
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Scalar to minimise on average over batches (n, d)."""
 
+    def add_gradient(self, x: Tensor, generator: torch.Generator, share: float = 1.0) -> Tensor:
+        """Add the gradient of `loss`, times ``share``, to those of the parameters.
+
+        Returns the loss.
+        """
+        loss = self.loss(x, generator)
+        loss.backward(loss.new_tensor(share))
+        return loss.detach()
+
     def log_prob_fast(self, x: Tensor) -> Tensor:
         """Log-density (n,), perhaps less accurate, to watch the training by."""
         return self.log_prob(x)

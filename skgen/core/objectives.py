@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from .gaussian import StandardNormal, standard_normal
 from .interfaces import Density
@@ -39,15 +38,17 @@ class Objective:
     form: str = "regression"
     pairing: Callable[[Tensor, Tensor], Tensor] | None = None
 
-    def __call__(self, found: Tensor, target: Tensor, x_t: Tensor, times: TimeColumns) -> Tensor:
-        """Loss of straight excess velocities found for those wanted."""
+    def __call__(
+        self, found: Tensor, target: Tensor, x_t: Tensor, times: TimeColumns
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of straight excess velocities found for those wanted, and its gradient by them."""
+        error = found - target
         if self.form == "regression":
-            if times.weight is None:
-                return mse_loss(found, target)
-            return (times.weight * (found - target).square()).mean()
+            slope = error if times.weight is None else times.weight * error
+            return torch.mean(error * slope), slope * (2 / slope.numel())
         velocity = torch.addcmul(times.growth * x_t, times.rate, target)
-        squares = (times.rate * (found - target)).square() - velocity.square()
-        return 0.5 * squares.sum(1).mean()
+        slope = times.rate.square() * error
+        return 0.5 * (error * slope - velocity.square()).sum(1).mean(), slope / len(slope)
 
 
 class Noise:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .flow import Flow
+from .flow import Flow, Regression
 from .interfaces import Trainable, join
 
 
@@ -37,8 +37,15 @@ class Reflow(Trainable):
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Flow-matching loss of pairs."""
+        return self.flow.loss_of(self._regression(x, generator))
+
+    def add_gradient(self, x: Tensor, generator: torch.Generator, share: float = 1.0) -> Tensor:
+        """See `Trainable.add_gradient`."""
+        return self.flow.add_gradient_of(self._regression(x, generator), share)
+
+    def _regression(self, x: Tensor, generator: torch.Generator) -> Regression:
         d = self.flow.n_features
-        return self.flow.loss_of_pairs(x[:, d:], x[:, :d], generator)
+        return self.flow.regression_of_pairs(x[:, d:], x[:, :d], generator)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of the data of pairs."""

@@ -137,7 +137,6 @@ class Trainer:
         self.best, self.good = self.average.clone(), self.average.clone()
         self._rate, self._rollbacks, self._waited, self._good_step = plan.learning_rate, 0, 0, 0
         self._batches = self._shuffled_batches()
-        self._share = self.average.new_tensor(1 / plan.accumulation)
         self._start_optimiser()
 
     def run(self, until: int | None = None) -> None:
@@ -211,13 +210,11 @@ class Trainer:
         return self._rate * 0.5 * (1 + math.cos(math.pi * progress))
 
     def _step(self) -> Tensor:
-        gradient, step = self.flat.gradient, self.history.n_iter
+        gradient, step, share = self.flat.gradient, self.history.n_iter, 1 / self.plan.accumulation
         gradient.zero_()
         loss = gradient.new_zeros(())
         for _ in range(self.plan.accumulation):
-            part = self.model.loss(next(self._batches), self.generator)
-            part.backward(self._share)
-            loss += self._share * part.detach()
+            loss += share * self.model.add_gradient(next(self._batches), self.generator, share)
         self._update(self._learning_rate(step))
         decay = min(self.plan.ema_decay, (1 + step) / (10 + step))
         self.average.lerp_(self.flat.values, 1 - decay)

@@ -1,14 +1,13 @@
-"""Two hidden layers as one differentiable operation that allocates nothing."""
+"""Two hidden layers and their gradient, written out, in memory that is kept."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .activations import Activation
+from .products import product
 
 
 class Workspace:
@@ -46,46 +45,61 @@ class Workspace:
         return {"tensors": {}, "turn": 0}
 
 
-class TwoLayers(torch.autograd.Function):
-    """``act(s + B act(u)) W_out^T + b_out`` of ``(u, s) = input W_in``.
+class Layers(NamedTuple):
+    """What `two_layers` leaves for `two_layers_gradient`."""
 
-    Autograd would record about twice as many operations and allocate each result; on a small
-    network that, not the matrix products, would set the pace of training. The gradient overwrites
-    what the forward pass left, so that all of it stays in the cache.
+    turn: int
+    inputs: Tensor
+    before: Tensor  # (u, s), memory that (u, p) or their gradients may share
+    u: Tensor
+    act_u: Tensor
+    p: Tensor
+    act_p: Tensor
+
+
+def two_layers(
+    inputs: Tensor,
+    weight_in: Tensor,
+    hidden: Tensor,
+    out: Tensor,
+    bias_out: Tensor,
+    activation: Activation,
+    space: Workspace,
+) -> tuple[Tensor, Layers]:
+    """``act(p) W_out^T + b_out`` of ``p = s + act(u) B^T`` and ``(u, s) = input W_in``.
+
+    For training: autograd would record about twice as many operations and allocate each result; on
+    a small network that, not the matrix products, would set the pace.
     """
+    width_p, width_u = hidden.shape
+    before = product(inputs, weight_in, out=space("before", inputs, width_u + width_p))
+    u, skip = before.split([width_u, width_p], dim=1)
+    act_u = activation.function(u, out=space("act_u", inputs, width_u))
+    p = product(act_u, hidden.T, plus=skip, out=skip)
+    act_p = activation.function(p, out=space("act_p", inputs, width_p))
+    layers = Layers(space.take_turn(), inputs, before, u, act_u, p, act_p)
+    return product(act_p, out.T, bias_out), layers
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        inputs: Tensor,
-        weight_in: Tensor,
-        hidden: Tensor,
-        out: Tensor,
-        bias_out: Tensor,
-        activation: Activation,
-        space: Workspace,
-    ) -> Tensor:
-        width_p, width_u = hidden.shape
-        pre = torch.mm(inputs, weight_in, out=space("pre", inputs, width_u + width_p))
-        u, p = pre.split([width_u, width_p], dim=1)
-        act_u = activation.function(u, out=space("act_u", inputs, width_u))
-        torch.addmm(p, act_u, hidden.T, out=p)
-        act_p = activation.function(p, out=space("act_p", inputs, width_p))
-        ctx.turn, ctx.space, ctx.activation = space.take_turn(), space, activation
-        ctx.save_for_backward(inputs, weight_in, hidden, out)
-        return torch.addmm(bias_out, act_p, out.T)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, weight_in, hidden, out = ctx.saved_tensors
-        space, gradient = ctx.space, ctx.activation.gradient
-        space.check(ctx.turn)
-        pre, act_u, act_p = (space.tensors[name] for name in ("pre", "act_u", "act_p"))
-        u, p = pre.split([act_u.shape[1], act_p.shape[1]], dim=1)
-        grad_out = grad.T @ act_p
-        grad_p = gradient(torch.mm(grad, out, out=act_p), p, out=p)
-        grad_hidden = grad_p.T @ act_u
-        gradient(torch.mm(grad_p, hidden, out=act_u), u, out=u)
-        grad_inputs = pre @ weight_in.T if ctx.needs_input_grad[0] else None
-        return grad_inputs, inputs.T @ pre, grad_hidden, grad_out, grad.sum(0), None, None
+def two_layers_gradient(
+    layers: Layers,
+    grad: Tensor,
+    hidden: Tensor,
+    out: Tensor,
+    activation: Activation,
+    space: Workspace,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of ``W_in``, ``B``, ``W_out`` and ``b_out`` from that of the output.
+
+    It overwrites what the forward pass left, so that all of it stays in the cache.
+    """
+    turn, inputs, before, u, act_u, p, act_p = layers
+    space.check(turn)
+    grad_out = product(grad.T, act_p)
+    grad_p = activation.gradient(product(grad, out, out=act_p), p, out=p)
+    grad_hidden = product(grad_p.T, act_u)
+    activation.gradient(product(grad_p, hidden, out=act_u), u, out=u)
+    skip = before[:, u.shape[1] :]
+    if p.data_ptr() != skip.data_ptr():
+        skip.copy_(grad_p)
+    return product(inputs.T, before), grad_hidden, grad_out, grad.sum(0)

@@ -12,7 +12,7 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.nn.functional import pad
 
 from .divergence import exact_divergence
-from .networks import Field
+from .networks import Field, Network
 from .paths import LinearPath
 from .schedules import SchedulePath
 
@@ -73,7 +73,7 @@ PREDICTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-class UNetVelocity(nn.Module):
+class UNetVelocity(Network):
     """Excess velocity of the straight path, of images as rows, by ``diffusers.UNet2DModel``.
 
     The U-Net u sees an image as the chain has it, and as time the number of the step::

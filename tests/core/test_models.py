@@ -273,10 +273,23 @@ def test_interpolant_loss_is_half_the_regression_less_a_constant(path):
 
     b, rate = velocity(found), velocity(target)
     expected = (0.5 * b.square() - b * rate).sum(1).mean()
-    assert_close(Objective(form="interpolant")(found, target, x_t, times), expected)
+    assert_close(Objective(form="interpolant")(found, target, x_t, times)[0], expected)
     regression = (times.rate * (found - target)).square().sum(1).mean()
     constant = rate.square().sum(1).mean()
     assert_close(expected, 0.5 * (regression - constant))
+
+
+@pytest.mark.parametrize("form", ["regression", "interpolant"])
+@pytest.mark.parametrize("target", ["velocity", "noise"])
+def test_gradient_of_the_loss(form, target):
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(8, 2, generator=source, dtype=torch.float64)
+    path = PATHS["variance_preserving"]()
+    times = TrainingTimes(path, target, lambda t: (t, t), 1.5).next_batch(x, source)
+    x_t, found, wanted = torch.randn(3, 8, 2, generator=source, dtype=torch.float64)
+    found.requires_grad_()
+    loss, slope = Objective(target, form)(found, wanted, x_t, times)
+    assert_close(slope.detach(), torch.autograd.grad(loss, found)[0])
 
 
 @pytest.mark.parametrize("path", [path() for path in PATHS.values()], ids=PATHS)

@@ -10,7 +10,6 @@ from skgen.core.networks import (
     velocity_network,
 )
 from skgen.core.paths import LinearPath
-from skgen.core.two_layers import TwoLayers, Workspace
 
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 every_shape = pytest.mark.parametrize(
@@ -43,40 +42,37 @@ def test_activation_gradients(activation):
 
 
 @every_activation
-def test_two_layers_gradient(activation):
-    generator = torch.Generator().manual_seed(0)
-    shapes = (4, 6), (6, 5 + 3), (3, 5), (2, 3), (2,)  # inputs, weights and the bias
-    tensors = [
-        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
-        for shape in shapes
-    ]
-
-    def plain(inputs, weight_in, hidden, out, bias_out):
-        u, s = (inputs @ weight_in).split([5, 3], dim=1)
-        function = ACTIVATIONS[activation].function
-        return function(s + function(u) @ hidden.T) @ out.T + bias_out
-
-    def fused(*tensors):
-        return TwoLayers.apply(*tensors, ACTIVATIONS[activation], Workspace())
-
-    value, expected = fused(*tensors), plain(*tensors)
-    assert_close(value, expected)
-    factor = torch.randn(4, 2, generator=generator, dtype=torch.float64)
-    assert_close(
-        torch.autograd.grad(value, tensors, factor), torch.autograd.grad(expected, tensors, factor)
-    )
+@pytest.mark.parametrize(
+    "n, sizes, dtype", [(6, (5, 3), torch.float64), (512, (64, 48), torch.float32)]
+)
+def test_training_gradient_equals_that_of_autograd(activation, n, sizes, dtype):
+    generator = torch.Generator().manual_seed(1)
+    network = random_network(2, sizes, activation).to(dtype)
+    x, t = torch.randn(n, 2, generator=generator, dtype=dtype), torch.rand(n, 1, dtype=dtype)
+    slope = torch.randn(n, 2, generator=generator, dtype=dtype)
+    inputs = (x, *network.time_features(t))
+    expected = network(*inputs)
+    expected_gradients = torch.autograd.grad(expected, list(network.parameters()), slope)
+    found, add_gradient = network.training_forward(*inputs)
+    assert_close(found, expected.detach())
+    add_gradient(slope)
+    _, add_gradient = network.training_forward(*inputs)
+    add_gradient(slope)
+    tolerance = {} if dtype == torch.float64 else {"rtol": 1e-3, "atol": 1e-2}
+    for parameter, gradient in zip(network.parameters(), expected_gradients, strict=True):
+        assert_close(parameter.grad, 2 * gradient, **tolerance)
 
 
 def test_stale_gradient_is_refused():
     network = VelocityNetwork(2, (4, 4), "silu", LinearPath(), torch.Generator().manual_seed(0))
-    x, t = torch.zeros(3, 2), torch.full((3, 1), 0.5)
-    first = call(network, x, t)
-    second = call(network, x, t).sum()
+    x, t, slope = torch.zeros(3, 2), torch.full((3, 1), 0.5), torch.ones(3, 2)
+    _, first = network.training_forward(x, *network.time_features(t))
+    _, second = network.training_forward(x, *network.time_features(t))
     with pytest.raises(RuntimeError, match="evaluated again"):
-        first.sum().backward()
-    second.backward(retain_graph=True)
+        first(slope)
+    second(slope)
     with pytest.raises(RuntimeError, match="gradient was taken"):
-        second.backward()  # the first time overwrote what it needs
+        second(slope)  # the first time overwrote what it needs
 
 
 @every_activation

@@ -6,11 +6,14 @@ from torch import nn
 from torch.testing import assert_close
 from tqdm import tqdm
 
+from skgen.core.interfaces import Trainable
 from skgen.core.training import FlatParameters, Plan, Trainer, TrainingWarning
 
 
-class Quadratic(nn.Module):
+class Quadratic(Trainable):
     """``loss = |w - mean of the batch|^2``, so the best w is the mean of the rows."""
+
+    log_prob = sample = None  # not needed to train
 
     def __init__(self, start=(0.0, 0.0)):
         super().__init__()
