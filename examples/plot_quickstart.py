@@ -72,7 +72,7 @@ for name, values in log_density.items():
 # share.
 
 X_new = density.sample(len(X_test))
-names_of_parts = ("flow", "Gaussian mixture", "the flow's start", "Gaussian")
+names_of_parts = ("flow", "Gaussian mixture", "the flow's start", "Gaussian", "other flow")
 weights = zip(names_of_parts, density.mixture_weights_, strict=True)
 print("\nweights in the mixture:", ", ".join(f"{name} {weight:.3f}" for name, weight in weights))
 

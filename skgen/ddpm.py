@@ -95,7 +95,7 @@ class DDPMGenerator(ImageDensity):
     preconditioning : {"auto", "standardize", "gaussianize"}, default="auto"
         What is done to X before the chain: whitening, or a monotone curve for each column that
         makes it normal, and then whitening. "auto" starts both and keeps the better on held-out
-        rows.
+        rows; up to 2,000 training rows cannot tell, and both are kept, in the mixture.
     reg_covar : float, default=1e-6
         Variance added before whitening, in units of the column variances.
     defensive_weight : float, default=0.001
@@ -158,7 +158,7 @@ class DDPMGenerator(ImageDensity):
     betas_ : ndarray of shape (n_timesteps,)
         Variances of the noise of each step.
     preconditioning_ : str
-        The preconditioning used.
+        The preconditioning used, or the better one of both.
     n_iter_ : int
         Gradient steps taken.
     loss_curve_ : list of float
@@ -168,9 +168,10 @@ class DDPMGenerator(ImageDensity):
         minus the logarithm of the loss.
     best_validation_score_ : float or None
         The best of them.
-    mixture_weights_ : ndarray of shape (4,)
+    mixture_weights_ : ndarray of shape (4,) or (5,)
         Weights of the diffusion, of a Gaussian mixture and of the Gaussian the diffusion started
-        as, both behind the same preconditioning, and of a Gaussian fitted to X.
+        as, both behind the same preconditioning, and of a Gaussian fitted to X; and, where both
+        preconditionings are kept, of the diffusion behind the other one.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)

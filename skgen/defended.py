@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from numbers import Real
 from typing import cast
@@ -33,8 +33,9 @@ class DefendedDensity(BaseDensity):
     """Base of the densities that are fitted behind a preconditioner and defended.
 
     The fitted density is a mixture: the model behind its preconditioner; behind the same, a
-    Gaussian mixture and the Gaussian that the model started as; and a Gaussian fitted to all rows
-    in their own units. All are on the declared supports of the columns.
+    Gaussian mixture and the Gaussian that the model started as; a Gaussian fitted to all rows in
+    their own units; and perhaps models behind other preconditioners, without any of this. All are
+    on the declared supports of the columns.
     """
 
     _parameter_constraints: dict = {
@@ -113,13 +114,14 @@ class DefendedDensity(BaseDensity):
         x_train: Tensor,
         x_held: Tensor | None,
         seed: int,
+        others: Sequence[Preconditioned] = (),
     ) -> Mixture:
-        """Mix the trained density with simple ones; weights by EM on the held-out rows.
+        """Mix the trained density with simple ones, and with others that were trained beside it.
 
-        They also choose the size of the Gaussian mixture.
+        The weights are found by EM on the held-out rows, which also choose the size of the Gaussian
+        mixture.
         """
-        density = density.to(x_train.device)
-        floor = self._floor
+        density, floor = density.to(x_train.device), self._floor
         if not floor:
             return Mixture([density], [1.0])
         d = density.n_features
@@ -132,12 +134,13 @@ class DefendedDensity(BaseDensity):
             *(fit_residual(z, conditions, partial(fit_gaussian_mixture, seed, k)) for k in sizes),
         ]
         start, *mixtures = (Preconditioned(density.bijection, model, d) for model in simple)
-        kept, weights = [0, 1, -2, -1], [1 - 3 * floor, floor, floor, floor]
-        components = [density, *mixtures, start, gaussian]
+        components = [density, start, gaussian, *(each.to(x_train.device) for each in others)]
+        n, weights = len(components), [1 - 3 * floor, floor, floor, floor]
+        choices = [[0, k, *range(1, n)] for k in range(n, n + len(mixtures))]
+        components, kept = [*components, *mixtures], choices[0]
         if x_held is not None:
             with torch.no_grad():
                 every = Mixture(components, [1.0] * len(components)).component_log_probs(x_held)
-            choices = [[0, 1 + i, -2, -1] for i in range(len(mixtures))]
             kept, best = best_mixture(every.cpu().numpy(), choices, floor)
             weights = best.tolist()
         return Mixture([components[i] for i in kept], weights)
@@ -152,6 +155,21 @@ class DefendedDensity(BaseDensity):
     def _density(self) -> Preconditioned:
         """The trained density without its defence."""
         return cast(Preconditioned, self._mixture.components[0])
+
+    @property
+    def _others(self) -> list[Preconditioned]:
+        """Densities trained beside it, behind other preconditioners."""
+        return cast(list[Preconditioned], list(self._mixture.components[4:]))
+
+    def _leave_others(self) -> None:
+        """Give their weights to the trained density."""
+        weights = self._mixture.weights.tolist()
+        weights[0] += sum(weights[4:])
+        mixture = Mixture(list(self._mixture.components)[:4], weights[:4])  # type: ignore[arg-type]
+        if isinstance(self.module_, Folded):
+            self.module_.model = mixture
+        else:
+            self.module_ = mixture
 
     @property
     def _undefended(self) -> Density:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from .base import CHUNK_ROWS, check_n_samples
 from .core.diffusion_samplers import DiffusionSampler
+from .core.flow import Flow
 from .core.reflow import Reflow
 from .core.samplers import (
     TIME_GRIDS,
@@ -98,15 +99,18 @@ class PathDensity(FieldDensity):
 
     @contextmanager
     def _sampling(self, sampler: AnySampler | None, y: Any, guidance: float) -> Iterator[None]:
-        """Let the flow draw rows by a sampler, with guidance."""
+        """Let the flows draw rows by a sampler, with guidance."""
         check_scalar(guidance, "guidance", Real)
         if guidance and y is None:
             raise ValueError(f"guidance={guidance!r} leads to conditions y, but y is None.")
-        self._model.sampler, self._model.guidance = sampler, float(guidance)
+        flows = [cast(Flow, density.model) for density in (self._density, *self._others)]
+        for flow in flows:
+            flow.sampler, flow.guidance = sampler, float(guidance)
         try:
             yield
         finally:
-            self._model.sampler, self._model.guidance = None, 0.0
+            for flow in flows:
+                flow.sampler, flow.guidance = None, 0.0
 
     def _sampler(
         self, sampler: str, n_steps: int | None, time_grid: str, diffusion: Any, n_corrections: int
@@ -200,6 +204,7 @@ class PathDensity(FieldDensity):
             trainer.finish()
         reflow.flow.straightened = True
         self._density.model = reflow.flow
+        self._leave_others()
         return self
 
     def sample_trajectory(

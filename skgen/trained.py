@@ -35,6 +35,8 @@ except ImportError:  # scikit-learn < 1.9
 
 
 MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
+KINDS = ["standardize", "gaussianize"]  # of preconditioning
+FEW_ROWS = 2000  # up to so many, both are kept
 MAX_SPREAD = 100_000  # rows that copies of rows with whole numbers may add up to
 
 
@@ -90,7 +92,10 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         plan = self._plan(self.n_features_in_)
         n_rounds = math.ceil(min(self._probe_steps, plan.max_iter / 3) / plan.round_length)
         probe = n_rounds * plan.round_length if len(candidates) > 1 else 0
-        bar = tqdm(total=plan.max_iter + probe, disable=not self.verbose)
+        few = len(x_train) <= FEW_ROWS  # too few to tell the better one
+        first = plan.max_iter if few else probe
+        n_steps = len(candidates) * plan.max_iter if few else probe + plan.max_iter
+        bar = tqdm(total=n_steps, disable=not self.verbose)
         with bar, _callbacks(self) as on_round:
             trainers = {
                 kind: self._trainer(
@@ -99,20 +104,23 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
                 for kind, density in candidates.items()
             }
             for trainer in trainers.values():
-                trainer.run(until=probe)
+                trainer.run(until=first)
                 if trainer.history.interrupted:
                     break
-            kind = max(trainers, key=lambda kind: trainers[kind].history.best_score)
+            kind, *rest = sorted(trainers, key=lambda kind: -trainers[kind].history.best_score)
             if not any(trainer.history.interrupted for trainer in trainers.values()):
                 trainers[kind].run()
         history = trainers[kind].finish()
         self.preconditioning_ = kind
+        others = [other for other in rest if few and trainers[other].finish().scores]
         self.n_iter_, self.loss_curve_ = history.n_iter, history.losses
         self.validation_scores_ = history.scores if self.early_stopping else None
         self.best_validation_score_ = history.best_score if self.early_stopping else None
         self._warn_unless_converged(history)
         seed = generator.initial_seed()
-        mixture = self._defended(candidates[kind], gaussian, x_train, x_held, seed)
+        mixture = self._defended(
+            candidates[kind], gaussian, x_train, x_held, seed, [candidates[k] for k in others]
+        )
         return mixture if folding is None else Folded(folding, mixture)
 
     def _plan(self, n_features: int) -> Plan:
@@ -154,7 +162,9 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
     def _candidates(self, x: Tensor, generator: torch.Generator) -> dict[str, Preconditioned]:
         """Untrained models behind their fitted preconditioners, or the fitted one to continue."""
         if self.warm_start and hasattr(self, "module_"):
-            return {self.preconditioning_: copy.deepcopy(self._density).to(x.device)}
+            kinds = [self.preconditioning_, *(k for k in KINDS if k != self.preconditioning_)]
+            fitted = [self._density, *self._others]
+            return {k: copy.deepcopy(d).to(x.device) for k, d in zip(kinds, fitted, strict=False)}
         seed = generator.initial_seed()
         return {kind: self._candidate(kind, x, seed) for kind in self._kinds()}
 
@@ -163,7 +173,7 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         if self.preconditioning != "auto":
             return [self.preconditioning]
         # Without held-out rows there is nothing to choose by.
-        return ["standardize", "gaussianize"] if self.early_stopping else ["gaussianize"]
+        return KINDS if self.early_stopping else KINDS[1:]
 
     def _candidate(self, kind: str, x: Tensor, seed: int) -> Preconditioned:
         # Its own generator: "auto" gives the same model as the kind it chooses does by itself.

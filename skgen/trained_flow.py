@@ -69,7 +69,7 @@ class TrainedFlow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedDens
 
     @property
     def mixture_weights_(self) -> np.ndarray:
-        """Weights of the flow, a Gaussian mixture, the flow's start and a Gaussian."""
+        """Weights of the flow, a Gaussian mixture, the flow's start, a Gaussian, other flows."""
         return self._mixture.weights.cpu().numpy()
 
     @property

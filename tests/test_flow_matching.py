@@ -1,13 +1,20 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from scipy.special import logsumexp
 from scipy.stats import kstest, multivariate_normal
 from sklearn.base import clone
+from torch.testing import assert_close
 
 from skgen import FlowMatchingDensity, GaussianMLE
+from skgen.core.flow import Flow
+from skgen.core.samplers import OdeSampler
 from skgen.core.solvers import SOLVERS
 from skgen.datasets import TwoMoons
+from skgen.trained import KINDS
 
 from .estimators import cheap_flow, two_clusters
 
@@ -112,6 +119,62 @@ def test_auto_keeps_the_better_on_held_out_rows():
     assert flow.preconditioning_ == "gaussianize"
     assert alone[1].best_validation_score_ > alone[0].best_validation_score_ + 0.5
     assert_allclose(flow.score(skewed), alone[1].score(skewed), atol=0.05)
+
+
+def kinds_of(flow):
+    """Preconditionings of the flows in the mixture, the better one first."""
+    return sorted(KINDS, key=lambda kind: kind != flow.preconditioning_)
+
+
+def test_few_rows_keep_both_preconditionings():
+    X = two_clusters()
+    flow = cheap_flow(max_iter=40).fit(X)
+    assert len(flow.mixture_weights_) == 5
+    x = torch.tensor(X)
+    for kind, part in zip(kinds_of(flow), (flow._density, *flow._others), strict=True):
+        alone = clone(flow).set_params(preconditioning=kind).fit(X)
+        assert_close(part.log_prob(x), alone._density.log_prob(x))
+    parts = flow.module_.component_log_probs(x).numpy()
+    assert_allclose(flow.score_samples(X), logsumexp(parts + np.log(flow.mixture_weights_), 1))
+
+
+def test_more_rows_keep_one_preconditioning(monkeypatch):
+    monkeypatch.setattr("skgen.trained.FEW_ROWS", 50)
+    assert len(cheap_flow().fit(two_clusters()).mixture_weights_) == 4
+
+
+def test_warm_start_continues_with_both_preconditionings():
+    X = two_clusters()
+    flow = cheap_flow(max_iter=40, warm_start=True).fit(X)
+    before = dict(zip(kinds_of(flow), copy.deepcopy([flow._density, *flow._others]), strict=True))
+    flow.fit(X)
+    for kind, part in zip(kinds_of(flow), (flow._density, *flow._others), strict=True):
+        assert_close(part.bijection.state_dict(), before[kind].bijection.state_dict())
+        assert not part.model.network.hidden.equal(before[kind].model.network.hidden)
+
+
+def test_samplers_are_those_of_both_flows(monkeypatch):
+    flow, used = cheap_flow().fit(two_clusters()), []
+    sample = Flow.sample
+
+    def watched(self, *args):
+        used.append(self.sampler)
+        return sample(self, *args)
+
+    monkeypatch.setattr(Flow, "sample", watched)
+    flow.module_.weights.fill_(0.2)
+    flow.sample(200, sampler="euler", n_steps=2)
+    assert len(used) == 2 and all(isinstance(sampler, OdeSampler) for sampler in used)
+    flow.sample(200)
+    assert used[2:] == [None, None]
+
+
+def test_reflow_leaves_one_flow():
+    flow = cheap_flow().fit(two_clusters())
+    weights = flow.mixture_weights_
+    flow.reflow(n_samples=100, max_iter=2)
+    expected = [weights[0] + weights[4], *weights[1:4]]
+    assert_allclose(flow.mixture_weights_, expected)
 
 
 def test_weights_of_the_defence_are_at_least_the_floor():
