@@ -9,11 +9,11 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context, clone
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import check_cv, train_test_split
+from sklearn.model_selection import KFold, check_cv, train_test_split
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Bunch, check_random_state
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -33,6 +33,8 @@ from .flow_matching import FlowMatchingDensity
 from .mixing import mixture_weights
 from .realnvp import RealNVPDensity
 
+FEW_ROWS = 500  # up to so many, members are fitted to several folds
+
 
 class StackedDensity(MeanScoreMixin, _BaseComposition):
     r"""Mixture of density estimators with weights found on rows they have not seen.
@@ -51,12 +53,15 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         `KernelDensity`. None takes Gaussian mixtures of 1, 4, 16 and 64 components (where there are
         20 rows a component), `FlowMatchingDensity` on whitened and on Gaussianised columns, and
         `RealNVPDensity`.
-    cv : int, cross-validation generator or iterable, default=None
-        None fits the members once, without the held-out rows that give the weights. Otherwise the
-        weights come from the members' densities on the test folds, and the members are fitted
-        again on all rows.
+    cv : "auto", int, cross-validation generator, iterable or None, default="auto"
+        How to split the rows: members are fitted to one part, and the weights come from their
+        densities on the other. None is one split, an int so many folds. "auto" is five random
+        folds up to 500 rows, and one split of more.
+    ensemble : bool, default=True
+        Whether the members of all folds are kept, with the mean of their densities; with few rows
+        that is far better than any of them. False fits the members again, to all rows.
     validation_fraction : float, default=0.1
-        Share of the rows held out if ``cv`` is None.
+        Share of the rows held out in one split.
     min_weight : float, default=0.001
         Least weight of a member.
     n_jobs : int, default=None
@@ -68,7 +73,8 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
     Attributes
     ----------
     estimators_ : list of estimator
-        The fitted members.
+        The fitted members; where those of several folds are kept, each is the mean of their
+        densities, with their list as its ``estimators_``.
     named_estimators_ : Bunch
         The same by name.
     weights_ : ndarray of shape (n_members,)
@@ -103,7 +109,8 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
 
     _parameter_constraints: dict = {
         "estimators": [list, None],
-        "cv": ["cv_object", None],
+        "cv": ["cv_object", StrOptions({"auto"}), None],
+        "ensemble": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "min_weight": [Interval(Real, 0, 0.5, closed="left")],
         "n_jobs": [None, Integral],
@@ -114,7 +121,8 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         self,
         *,
         estimators=None,
-        cv=None,
+        cv="auto",
+        ensemble=True,
         validation_fraction=0.1,
         min_weight=1e-3,
         n_jobs=None,
@@ -122,6 +130,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
     ):
         self.estimators = estimators
         self.cv = cv
+        self.ensemble = ensemble
         self.validation_fraction = validation_fraction
         self.min_weight = min_weight
         self.n_jobs = n_jobs
@@ -171,9 +180,12 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
                 None if sample_weight is None else sample_weight[held],
                 self.min_weight,
             )
-            if self.cv is not None:
+            if not self.ensemble:
                 fitted = self._fit_members(members, X, sample_weight, [np.arange(len(X))])
-            self.estimators_ = fitted[0]
+            self.estimators_ = [
+                each[0] if len(each) == 1 else _Mean(list(each))
+                for each in zip(*fitted, strict=True)
+            ]
             self.named_estimators_ = Bunch(**dict(zip(names, self.estimators_, strict=True)))
         return self
 
@@ -209,8 +221,12 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
 
     def _splits(self, X: np.ndarray, rng: np.random.RandomState) -> list:
         """Pairs of the rows to fit on and the rows to find the weights on."""
-        if self.cv is not None:
-            return list(check_cv(self.cv).split(X))
+        cv, n_folds = self.cv, 5
+        if isinstance(cv, str):
+            few = n_folds <= len(X) <= FEW_ROWS
+            cv = KFold(n_folds, shuffle=True, random_state=rng) if few else None
+        if cv is not None:
+            return list(check_cv(cv).split(X))
         return [
             train_test_split(
                 np.arange(len(X)), test_size=self.validation_fraction, random_state=rng
@@ -267,13 +283,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         check_is_fitted(self)
         check_n_samples(n_samples)
         rng = check_random_state(self.random_state if random_state is None else random_state)
-        counts = rng.multinomial(n_samples, self.weights_)
-        parts = [
-            draw_rows(member, int(count), int(rng.randint(2**31 - 1)))
-            for member, count in zip(self.estimators_, counts, strict=True)
-            if count
-        ]
-        return wrap_samples(self, rng.permutation(np.concatenate(parts)))
+        return wrap_samples(self, _draw(self.estimators_, self.weights_, n_samples, rng))
 
     def get_params(self, deep: bool = True) -> dict:
         """Parameters of the mixture and, by ``name__parameter``, of its members.
@@ -304,6 +314,22 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
             This estimator.
         """
         return self._set_params("estimators", **params)
+
+
+class _Mean(DensityMixin, BaseEstimator):
+    """Mean of the densities of estimators fitted to different rows."""
+
+    def __init__(self, estimators_):
+        self.estimators_ = estimators_
+
+    def score_samples(self, X):
+        log_densities = _log_densities(self.estimators_, X)
+        with np.errstate(over="ignore"):
+            return logsumexp(log_densities, axis=1) - np.log(len(self.estimators_))
+
+    def sample(self, n_samples=1, random_state=None):
+        weights = np.full(len(self.estimators_), 1 / len(self.estimators_))
+        return _draw(self.estimators_, weights, n_samples, check_random_state(random_state))
 
 
 class _Standardized(DensityMixin, BaseEstimator):
@@ -352,6 +378,16 @@ def default_members(n_samples: int) -> list[tuple[str, BaseEstimator]]:
         ("gaussianized_flow", FlowMatchingDensity(preconditioning="gaussianize")),
         ("coupling", RealNVPDensity()),
     ]
+
+
+def _draw(members: list, weights: np.ndarray, n_samples: int, rng: Any) -> np.ndarray:
+    """Rows of a mixture: first the member of each, then the row."""
+    parts = [
+        draw_rows(member, int(count), int(rng.randint(2**31 - 1)))
+        for member, count in zip(members, rng.multinomial(n_samples, weights), strict=True)
+        if count
+    ]
+    return rng.permutation(np.concatenate(parts))
 
 
 def _fit(member: Any, X: np.ndarray) -> Any:

@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from skgen import FlowMatchingDensity, GaussianMLE
 from skgen.compose import StackedDensity, default_members
 from skgen.datasets import TwoMoons
+from skgen.mixing import mixture_weights
 
 from .estimators import cheap_coupling, cheap_flow, cheap_members, two_clusters
 
@@ -22,13 +23,18 @@ X = TwoMoons().sample(600, random_state=0)
 TEST = TwoMoons().sample(1000, random_state=1)
 
 
-@pytest.mark.parametrize("cv", [None, 3, KFold(2), [(np.arange(300), np.arange(300, 600))]])
-def test_about_as_good_as_the_best_member(cv):
+HALVES = [(np.arange(300), np.arange(300, 600))]
+
+
+@pytest.mark.parametrize(
+    "cv, ensemble", [(None, True), (3, True), (3, False), (KFold(2), False), (HALVES, False)]
+)
+def test_about_as_good_as_the_best_member(cv, ensemble):
     members = [
         ("poor", GaussianMLE()), ("good", GaussianMixture(12, random_state=0)),
         ("other", KernelDensity(bandwidth=0.15)),
     ]  # fmt: skip
-    stack = StackedDensity(estimators=members, cv=cv, random_state=0).fit(X)
+    stack = StackedDensity(estimators=members, cv=cv, ensemble=ensemble, random_state=0).fit(X)
     alone = [clone(member).fit(X).score_samples(TEST).mean() for _, member in members]
     assert stack.score(TEST) > max(alone) - 0.03
     assert stack.weights_[0] < 0.05
@@ -44,13 +50,39 @@ def test_density_is_the_mixture_of_the_members():
     assert stack.named_estimators_["kernel"] is stack.estimators_[1]
 
 
-def test_folds_refit_the_members_on_all_rows():
-    member = [("gaussian", GaussianMLE())]
-    whole = StackedDensity(estimators=member, cv=2, random_state=0).fit(X)
-    held_out = StackedDensity(estimators=member, random_state=0).fit(X)
-    expected = GaussianMLE().fit(X)
-    assert_allclose(whole.score_samples(TEST), expected.score_samples(TEST))
-    assert abs(held_out.score(TEST) - expected.score(TEST)) > 1e-5
+def test_members_are_fitted_again_on_all_rows():
+    member, expected = [("gaussian", GaussianMLE())], GaussianMLE().fit(X)
+    for cv in (None, 2):
+        stack = StackedDensity(estimators=member, cv=cv, ensemble=False, random_state=0).fit(X)
+        assert_allclose(stack.score_samples(TEST), expected.score_samples(TEST))
+
+
+def test_members_of_all_folds_are_kept():
+    members, folds = cheap_members(), list(KFold(3).split(X))
+    stack = StackedDensity(estimators=members, cv=3, random_state=0).fit(X)
+    fitted = stack.named_estimators_["kernel"]
+    alone = [clone(dict(members)["kernel"]).fit(X[rows]) for rows, _ in folds]
+    parts = [each.score_samples(TEST) for each in alone]
+    assert_allclose(fitted.score_samples(TEST), logsumexp(parts, axis=0) - np.log(3))
+    held = np.concatenate([rows for _, rows in folds])
+    columns = np.empty((len(X), len(members)))
+    for i, (_, rows) in enumerate(folds):
+        for k, fitted in enumerate(stack.estimators_):
+            columns[rows, k] = fitted.estimators_[i].score_samples(X[rows])
+    assert_allclose(stack.weights_, mixture_weights(columns[held]), atol=1e-6)
+    drawn = stack.sample(6000)
+    assert drawn.shape == (6000, 2) and len(np.unique(drawn[:, 0])) == 6000
+    assert stack.score(drawn[:3000]) == pytest.approx(stack.score(stack.sample(3000, 5)), abs=0.1)
+
+
+@pytest.mark.parametrize("n, n_folds", [(4, 1), (5, 5), (500, 5), (501, 1)])
+def test_few_rows_take_five_folds(n, n_folds):
+    rows = X[np.argsort(X[:n, 0])]  # sorted: the folds must be random
+    stack = StackedDensity(estimators=[("gaussian", GaussianMLE())], random_state=0).fit(rows)
+    (member,) = stack.estimators_
+    assert len(getattr(member, "estimators_", [member])) == n_folds
+    if n == 500:
+        assert np.ptp([each.mean_[0] for each in member.estimators_]) < 0.1
 
 
 def test_given_estimators_are_not_fitted():
