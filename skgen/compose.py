@@ -33,7 +33,7 @@ from .flow_matching import FlowMatchingDensity
 from .mixing import mixture_weights
 from .realnvp import RealNVPDensity
 
-FEW_ROWS = 500  # up to so many, members are fitted to several folds
+FEW_ROWS = 2000  # up to so many, members are fitted to several folds
 
 
 class StackedDensity(MeanScoreMixin, _BaseComposition):
@@ -56,7 +56,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
     cv : "auto", int, cross-validation generator, iterable or None, default="auto"
         How to split the rows: members are fitted to one part, and the weights come from their
         densities on the other. None is one split, an int so many folds. "auto" is five random
-        folds up to 500 rows, and one split of more.
+        folds up to 2,000 rows, and one split of more.
     ensemble : bool, default=True
         Whether the members of all folds are kept, with the mean of their densities; with few rows
         that is far better than any of them. False fits the members again, to all rows.
