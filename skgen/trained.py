@@ -103,13 +103,7 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
                 )
                 for kind, density in candidates.items()
             }
-            for trainer in trainers.values():
-                trainer.run(until=first)
-                if trainer.history.interrupted:
-                    break
-            kind, *rest = sorted(trainers, key=lambda kind: -trainers[kind].history.best_score)
-            if not any(trainer.history.interrupted for trainer in trainers.values()):
-                trainers[kind].run()
+            kind, *rest = _race(trainers, first)
         history = trainers[kind].finish()
         self.preconditioning_ = kind
         others = [other for other in rest if few and trainers[other].finish().scores]
@@ -235,6 +229,18 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
                 ConvergenceWarning,
                 stacklevel=4,
             )
+
+
+def _race(trainers: dict[str, Trainer], first: int) -> list[str]:
+    """Train all up to step ``first``, and then the best to its end; their names, best first."""
+    for trainer in trainers.values():
+        trainer.run(until=first)
+        if trainer.history.interrupted:
+            break
+    names = sorted(trainers, key=lambda name: -trainers[name].history.best_score)
+    if not any(trainer.history.interrupted for trainer in trainers.values()):
+        trainers[names[0]].run()
+    return names
 
 
 @contextmanager

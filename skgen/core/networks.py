@@ -7,6 +7,7 @@ They give the excess velocity ``e(x, t) = v(x, t) - c(t) x`` over that of a Gaus
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -65,8 +66,14 @@ class TimeFeatures(nn.Module):
         return torch.cat([waves, zoom, zoom * t, torch.ones_like(t)], dim=1), zoom
 
 
-class Network(nn.Module):
-    """A network that gives the excess velocity of rows, and can be trained."""
+class Network(nn.Module, ABC):
+    """A network that gives the excess velocity of rows ``forward(x, *time_features(r))``."""
+
+    time_features: Callable[[Tensor], tuple[Tensor, Tensor]]
+
+    @abstractmethod
+    def field(self, dtype: torch.dtype, divergence: bool = False) -> Field:
+        """Prepare the network for a solve: ``field(t, x)`` at one time for all rows."""
 
     def training_forward(
         self, x: Tensor, features: Tensor, zoom: Tensor
@@ -117,6 +124,7 @@ class VelocityNetwork(Network):
     speed_p, speed_p_zoom = 3.0, 1.0
     chunk = 4096  # bytes of a column that a CPU is given at a time in a solve; for its cache
     speed: Tensor
+    time_features: TimeFeatures
 
     def __init__(
         self,

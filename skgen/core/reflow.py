@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .flow import Flow, Regression
+from .flow import Flow
 from .interfaces import Trainable, join
+from .matching import Regression
 
 
 class Reflow(Trainable):
