@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from .interfaces import Bijection
+from .interfaces import Bijection, gradient_of
 
 
 class Chain(Bijection):
@@ -34,36 +33,31 @@ class Chain(Bijection):
             z = cast(Bijection, bijection).inverse(z)
         return z
 
-    def training_forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """As `forward` of `Layer` s, with dropout if any, and a gradient written by hand.
+    @torch.no_grad()
+    def training_forward(
+        self, x: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        """As `forward` of `Layer` s, with dropout if any, and a function for the gradient.
 
-        Autograd would record each of many small operations, which cost more than their arithmetic.
+        That takes the gradients of image (n, d) and log-determinant (n,), adds to those of the
+        parameters, and returns that of x. Autograd would record each of many small operations,
+        which cost more than their arithmetic.
         """
-        return ChainMap.apply(x, self, generator, *self.parameters())
-
-
-class ChainMap(torch.autograd.Function):
-    """`Chain.training_forward` with its gradient."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, chain: Chain, generator: torch.Generator, *parameters: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        log_det, ctx.passes = x.new_zeros(len(x)), []
-        for layer in cast(Iterable[Layer], chain.bijections):
+        log_det, passes = x.new_zeros(len(x)), []
+        for layer in cast(Iterable[Layer], self.bijections):
             x, part, kept = layer.training_forward(x, generator)
             log_det += part
-            ctx.passes.append((layer, kept))
-        return x, log_det
+            passes.append((layer, kept))
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
-        grads: list[Tensor] = []
-        for layer, kept in reversed(ctx.passes):
-            grad, own = layer.training_backward(kept, grad, grad_log_det)
-            grads[:0] = own
-        return grad, None, None, *grads
+        def add_gradient(grad: Tensor, grad_log_det: Tensor) -> Tensor:
+            with torch.no_grad():
+                for layer, kept in reversed(passes):
+                    grad, own = layer.training_backward(kept, grad, grad_log_det)
+                    for parameter, gradient in zip(layer.parameters(), own, strict=True):
+                        gradient_of(parameter).add_(gradient)
+            return grad
+
+        return x, log_det, add_gradient
 
 
 class Layer(Bijection):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from .bijections import Chain
-from .gaussian import standard_normal
+from .gaussian import StandardNormal, standard_normal
 from .interfaces import Density, Transport
 
 
@@ -41,11 +43,28 @@ class CouplingFlow(Transport):
         self.chain, self.base, self.input_noise = chain, base, input_noise
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Negative mean log-density, with dropout and input noise."""
+        """Negative mean log-density, with dropout and input noise; without a graph."""
+        z, log_det, _ = self._training_forward(x, generator)
+        return -(self.base.log_prob(z) + log_det).mean().detach()
+
+    def add_gradient(self, x: Tensor, generator: torch.Generator, share: float = 1.0) -> Tensor:
+        """See `Trainable.add_gradient`."""
+        z, log_det, add_gradient = self._training_forward(x, generator)
+        if isinstance(self.base, StandardNormal):
+            log_prob, grad = self.base.log_prob(z), share / len(z) * z
+        else:
+            log_prob = self.base.log_prob(z.requires_grad_())
+            log_prob.backward(torch.full_like(log_prob, -share / len(z)))
+            log_prob, grad = log_prob.detach(), cast(Tensor, z.grad)
+        add_gradient(grad, torch.full_like(log_det, -share / len(z)))
+        return -(log_prob + log_det).mean()
+
+    def _training_forward(
+        self, x: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
         if self.input_noise:
             x = x + self.input_noise * standard_normal(len(x), x, generator)
-        z, log_det = self.chain.training_forward(x, generator)
-        return -(self.base.log_prob(z) + log_det).mean()
+        return self.chain.training_forward(x, generator)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of rows (n, d)."""

@@ -72,3 +72,10 @@ class Bijection(nn.Module, ABC):
 def join(x: Tensor, conditions: Tensor | None) -> Tensor:
     """Rows of features (n, d) and conditions (n, k), if there are any."""
     return x if conditions is None or not conditions.shape[1] else torch.cat([x, conditions], dim=1)
+
+
+def gradient_of(parameter: nn.Parameter) -> Tensor:
+    """Gradient of a parameter, zero if it has none yet."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .activations import ACTIVATIONS
 from .divergence import exact_divergence
+from .interfaces import gradient_of
 from .paths import GaussianPath
 from .products import product
 from .two_layers import Workspace, two_layers, two_layers_gradient
@@ -177,10 +178,10 @@ class VelocityNetwork(Network):
                 to_in, *others = two_layers_gradient(
                     layers, slope, *weights, activation, self._space
                 )
-                _gradient(self.weight_in).addcmul_(to_in, self.speed)
+                gradient_of(self.weight_in).addcmul_(to_in, self.speed)
                 parameters = self.hidden, self.out, self.bias_out
                 for parameter, gradient in zip(parameters, others, strict=True):
-                    _gradient(parameter).add_(gradient)
+                    gradient_of(parameter).add_(gradient)
 
         return found, add_gradient
 
@@ -299,13 +300,6 @@ def velocity_network(
     """Build the network with a closed-form divergence for two hidden layers, else the deep one."""
     kind = VelocityNetwork if len(hidden_layer_sizes) == 2 else DeepVelocityNetwork
     return kind(n_features, hidden_layer_sizes, activation, path, generator, n_conditions)
-
-
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    """Gradient of a parameter, zero if it has none yet."""
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    return parameter.grad
 
 
 def _uniform(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:

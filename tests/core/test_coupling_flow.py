@@ -30,7 +30,11 @@ def test_density_is_the_change_of_variables(base):
     z, log_det = model.chain(x)
     assert_close(model.log_prob(x), base.double().log_prob(z) + log_det)
     assert_close(model.log_prob_fast(x), model.log_prob(x))
-    assert_close(model.loss(x, torch.Generator()), -model.log_prob(x).mean())
+    loss = -model.log_prob(x).mean()
+    assert_close(model.loss(x, torch.Generator()), loss.detach())
+    expected = torch.autograd.grad(loss, list(model.parameters()))
+    assert_close(model.add_gradient(x, torch.Generator(), 0.5), loss.detach())
+    assert_close([p.grad for p in model.parameters()], [0.5 * grad for grad in expected])
     assert_close(model.transport(model.transport(x, to_data=False), to_data=True), x)
 
 
