@@ -304,14 +304,14 @@ def draw(rows, path):
     for batch_size, ax in zip(sorted({row["batch"] for row in steps}), axes, strict=False):
         some = [row for row in steps if row["batch"] == batch_size]
         by_columns(ax, some, "training step, columns", "width", "ratio")
-        ax.set(title=f"training step, {batch_size} rows", ylabel="time / its products'")
+        ax.set(title=f"training step, {batch_size} rows", ylabel="time / its products' by PyTorch")
     ax = next(axes)
     solved = [row for row in rows if "solves, columns" in row]
     for work, style in (("log-density, float64", "-"), ("samples", ":")):
         by_columns(ax, solved, "solves, columns", "width", f"{work}, ratio", style, work)
-    ax.set(title="log-densities (float64) and samples", ylabel="time / its products'")
+    ax.set(title="log-densities (float64) and samples", ylabel="time / its products' by PyTorch")
     for ax in figure.axes[:3]:
-        ax.set_ylim(bottom=0.8)
+        ax.set_ylim(0, ax.get_ylim()[1] * (1.4 if ax is figure.axes[2] else 1))
     ax = next(axes)
     scored = [row for row in rows if "log-densities, columns" in row]
     for key, label in (("ratio", "same network"), ("ratio to that", "its own, untrained")):
