@@ -198,7 +198,7 @@ class FlowMatchingDensity(PathDensity):
     }
 
     _auto_max_iter = (24_000, 8_000)
-    _probe_steps = 2_000
+    _probe_steps = 1_000
 
     def __init__(
         self,

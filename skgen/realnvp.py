@@ -168,7 +168,7 @@ class RealNVPDensity(TrainedFlow):
     }
 
     _auto_max_iter = (3_600, 1_300)
-    _probe_steps = 450
+    _probe_steps = 300
 
     def __init__(
         self,
