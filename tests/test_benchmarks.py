@@ -120,7 +120,7 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys, threa
 
         return fit
 
-    tables = ["--tables", "iris", "wine", "--out", str(tmp_path)]
+    tables = ["--tables", "iris", "wine", "--splits", "1", "--out", str(tmp_path)]
     monkeypatch.setitem(density.DENSITIES, "Flow", counted("Flow"))
     monkeypatch.setitem(density.DENSITIES, "Stack", counted("Stack", interrupt=True))
     with pytest.raises(KeyboardInterrupt):
@@ -134,6 +134,13 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys, threa
     assert len(content["earlier"]) == 1
     with pytest.raises(SystemExit, match="another --splits"):
         density.main([*tables, "--resume", "--splits", "2"])
+    capsys.readouterr()
+
+
+def test_sets_with_few_test_rows_are_split_several_times(tmp_path, capsys, threads):
+    density.main(["--tables", "iris", "diabetes", "--only", "Gaussian", "--out", str(tmp_path)])
+    results = json.loads((tmp_path / "density.json").read_text())["results"]
+    assert {name: len(by_split) for name, by_split in results.items()} == {"iris": 5, "diabetes": 1}
     capsys.readouterr()
 
 
