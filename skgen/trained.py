@@ -83,6 +83,7 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         x = self._checked(x, sample_weight)
         folding = self._folding(x, generator.initial_seed())
         x_train, x_held = self._hold_out(x, generator)
+        few = len(x_train) <= FEW_ROWS  # too few to tell the better preconditioning
         if folding is not None:
             x_train = folding.spread(x_train, MAX_SPREAD, generator)
             x_held = x_held if x_held is None else folding.spread(x_held, MAX_HELD_OUT, generator)
@@ -92,7 +93,6 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         plan = self._plan(self.n_features_in_)
         n_rounds = math.ceil(min(self._probe_steps, plan.max_iter / 3) / plan.round_length)
         probe = n_rounds * plan.round_length if len(candidates) > 1 else 0
-        few = len(x_train) <= FEW_ROWS  # too few to tell the better one
         first = plan.max_iter if few else probe
         n_steps = len(candidates) * plan.max_iter if few else probe + plan.max_iter
         bar = tqdm(total=n_steps, disable=not self.verbose)
