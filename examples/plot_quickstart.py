@@ -67,9 +67,8 @@ for name, values in log_density.items():
 
 # %%
 # Samples are new rows in the units of the table. In these pairs of columns they lie where the
-# held-out rows lie, curved and skewed as these are. A few stray. Those below zero are mostly
-# samples of the Gaussian that is mixed in: with so few rows, held-out likelihood gives it a fair
-# share.
+# held-out rows lie, curved and skewed as these are. A few stray: the simple densities that are
+# mixed in get a share from the held-out rows.
 
 X_new = density.sample(len(X_test))
 names_of_parts = ("flow", "Gaussian mixture", "the flow's start", "Gaussian", "other flow")
