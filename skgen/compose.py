@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.base import BaseEstimator, DensityMixin, _fit_context, clone
-from sklearn.mixture import GaussianMixture
+from sklearn.base import _fit_context, clone
 from sklearn.model_selection import KFold, check_cv, train_test_split
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
@@ -23,15 +21,13 @@ from .base import (
     as_frequencies,
     check_n_samples,
     check_weights,
-    draw_rows,
     refuse_constant_columns,
     to_array,
     unchanged_on_error,
     wrap_samples,
 )
-from .flow_matching import FlowMatchingDensity
+from .members import Mean, default_members, draw, log_densities
 from .mixing import mixture_weights
-from .realnvp import RealNVPDensity
 
 FEW_ROWS = 2000  # up to so many, members are fitted to several folds
 
@@ -172,18 +168,18 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
             splits = self._splits(X, rng)
             fitted = self._fit_members(members, X, sample_weight, [rows for rows, _ in splits])
             held = np.concatenate([rows for _, rows in splits])
-            log_densities = np.concatenate(
-                [_log_densities(fitted[i], X[rows]) for i, (_, rows) in enumerate(splits)]
+            held_out = np.concatenate(
+                [log_densities(fitted[i], X[rows]) for i, (_, rows) in enumerate(splits)]
             )
             self.weights_ = mixture_weights(
-                log_densities,
+                held_out,
                 None if sample_weight is None else sample_weight[held],
                 self.min_weight,
             )
             if not self.ensemble:
                 fitted = self._fit_members(members, X, sample_weight, [np.arange(len(X))])
             self.estimators_ = [
-                each[0] if len(each) == 1 else _Mean(list(each))
+                each[0] if len(each) == 1 else Mean(list(each))
                 for each in zip(*fitted, strict=True)
             ]
             self.named_estimators_ = Bunch(**dict(zip(names, self.estimators_, strict=True)))
@@ -260,9 +256,9 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         """
         check_is_fitted(self)
         X = validate_data(self, to_array(X), dtype=[np.float64, np.float32], reset=False)
-        log_densities = _log_densities(self.estimators_, X) + np.log(self.weights_)
+        columns = log_densities(self.estimators_, X) + np.log(self.weights_)
         with np.errstate(over="ignore"):  # of float32: a density that small counts as 0
-            return logsumexp(log_densities, axis=1).astype(X.dtype)
+            return logsumexp(columns, axis=1).astype(X.dtype)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows: first the member of each, then the row.
@@ -283,7 +279,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         check_is_fitted(self)
         check_n_samples(n_samples)
         rng = check_random_state(self.random_state if random_state is None else random_state)
-        return wrap_samples(self, _draw(self.estimators_, self.weights_, n_samples, rng))
+        return wrap_samples(self, draw(self.estimators_, self.weights_, n_samples, rng))
 
     def get_params(self, deep: bool = True) -> dict:
         """Parameters of the mixture and, by ``name__parameter``, of its members.
@@ -316,85 +312,5 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         return self._set_params("estimators", **params)
 
 
-class _Mean(DensityMixin, BaseEstimator):
-    """Mean of the densities of estimators fitted to different rows."""
-
-    def __init__(self, estimators_):
-        self.estimators_ = estimators_
-
-    def score_samples(self, X):
-        log_densities = _log_densities(self.estimators_, X)
-        with np.errstate(over="ignore"):
-            return logsumexp(log_densities, axis=1) - np.log(len(self.estimators_))
-
-    def sample(self, n_samples=1, random_state=None):
-        weights = np.full(len(self.estimators_), 1 / len(self.estimators_))
-        return _draw(self.estimators_, weights, n_samples, check_random_state(random_state))
-
-
-class _Standardized(DensityMixin, BaseEstimator):
-    """A density estimator fitted to standardised columns, with densities in the units of X."""
-
-    def __init__(self, estimator):
-        self.estimator = estimator
-
-    def fit(self, X, y=None):
-        self.scaler_ = StandardScaler().fit(X)
-        self.estimator_ = clone(self.estimator).fit(self.scaler_.transform(X))
-        return self
-
-    def score_samples(self, X):
-        log_det = -np.log(self.scaler_.scale_).sum()
-        return self.estimator_.score_samples(self.scaler_.transform(X)) + log_det
-
-    def sample(self, n_samples=1, random_state=None):
-        seed = int(check_random_state(random_state).randint(2**31 - 1))
-        return self.scaler_.inverse_transform(draw_rows(self.estimator_, n_samples, seed))
-
-
-def default_members(n_samples: int) -> list[tuple[str, BaseEstimator]]:
-    """Members of ``StackedDensity()`` for so many rows.
-
-    Parameters
-    ----------
-    n_samples : int
-        Number of training rows.
-
-    Returns
-    -------
-    estimators : list of (str, estimator)
-        Gaussian mixtures of several sizes and three flows.
-
-    Examples
-    --------
-    >>> from skgen.compose import default_members
-    >>> [name for name, _ in default_members(100) if "mixture" not in name]
-    ['standardized_flow', 'gaussianized_flow', 'coupling']
-    """
-    sizes = [k for k in (1, 4, 16, 64) if k == 1 or n_samples >= 20 * k]
-    return [
-        *((f"mixture{k}", _Standardized(GaussianMixture(k))) for k in sizes),
-        ("standardized_flow", FlowMatchingDensity(preconditioning="standardize")),
-        ("gaussianized_flow", FlowMatchingDensity(preconditioning="gaussianize")),
-        ("coupling", RealNVPDensity()),
-    ]
-
-
-def _draw(members: list, weights: np.ndarray, n_samples: int, rng: Any) -> np.ndarray:
-    """Rows of a mixture: first the member of each, then the row."""
-    parts = [
-        draw_rows(member, int(count), int(rng.randint(2**31 - 1)))
-        for member, count in zip(members, rng.multinomial(n_samples, weights), strict=True)
-        if count
-    ]
-    return rng.permutation(np.concatenate(parts))
-
-
 def _fit(member: Any, X: np.ndarray) -> Any:
     return member.fit(X)
-
-
-def _log_densities(members: list, X: np.ndarray) -> np.ndarray:
-    """Log-density of rows under each member (n, K); not a number counts as -infinity."""
-    columns = np.column_stack([member.score_samples(X) for member in members])
-    return np.nan_to_num(columns.astype(np.float64), nan=-np.inf, posinf=-np.inf, neginf=-np.inf)

@@ -20,7 +20,7 @@ from .core.bijections import Chain
 from .core.conditional import fit_categories, fit_residual
 from .core.gaussian import Gaussian, StandardNormal, column_moments, fit_gaussian
 from .core.interfaces import Bijection, Density
-from .core.marginals import fit_preconditioner
+from .core.marginals import PRECONDITIONERS, fit_preconditioner
 from .core.models import Mixture, Preconditioned
 from .core.supports import Bounded, Folded, Folding
 from .mixing import best_mixture
@@ -40,7 +40,7 @@ class DefendedDensity(BaseDensity):
 
     _parameter_constraints: dict = {
         **BaseDensity._parameter_constraints,
-        "preconditioning": [StrOptions({"auto", "standardize", "gaussianize"})],
+        "preconditioning": [StrOptions({"auto", *PRECONDITIONERS})],
         "reg_covar": [Interval(Real, 0, None, closed="left")],
         "defensive_weight": [Interval(Real, 0, 0.25, closed="left")],
         "bounds": [Mapping, None],

@@ -22,6 +22,7 @@ from .completion import CompletingDensity
 from .core.activations import ACTIVATIONS
 from .core.gaussian import standard_normal_log_prob
 from .core.interfaces import Density, Trainable
+from .core.marginals import PRECONDITIONERS
 from .core.models import Preconditioned
 from .core.supports import Folded
 from .core.training import History, Plan, Trainer
@@ -35,8 +36,7 @@ except ImportError:  # scikit-learn < 1.9
 
 
 MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
-KINDS = ["standardize", "gaussianize"]  # of preconditioning
-FEW_ROWS = 2000  # up to so many, both are kept
+FEW_ROWS = 2000  # up to so many, models behind all preconditioners are kept
 MAX_SPREAD = 100_000  # rows that copies of rows with whole numbers may add up to
 
 
@@ -156,7 +156,7 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
     def _candidates(self, x: Tensor, generator: torch.Generator) -> dict[str, Preconditioned]:
         """Untrained models behind their fitted preconditioners, or the fitted one to continue."""
         if self.warm_start and hasattr(self, "module_"):
-            kinds = [self.preconditioning_, *(k for k in KINDS if k != self.preconditioning_)]
+            kinds = sorted(PRECONDITIONERS, key=lambda kind: kind != self.preconditioning_)
             fitted = [self._density, *self._others]
             return {k: copy.deepcopy(d).to(x.device) for k, d in zip(kinds, fitted, strict=False)}
         seed = generator.initial_seed()
@@ -167,7 +167,7 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         if self.preconditioning != "auto":
             return [self.preconditioning]
         # Without held-out rows there is nothing to choose by.
-        return KINDS if self.early_stopping else KINDS[1:]
+        return PRECONDITIONERS if self.early_stopping else PRECONDITIONERS[1:]
 
     def _candidate(self, kind: str, x: Tensor, seed: int) -> Preconditioned:
         # Its own generator: "auto" gives the same model as the kind it chooses does by itself.

@@ -100,8 +100,8 @@ def test_default_members(n, sizes):
 
 
 def test_default_stack(monkeypatch):
-    monkeypatch.setattr("skgen.compose.FlowMatchingDensity", cheap_flow)
-    monkeypatch.setattr("skgen.compose.RealNVPDensity", cheap_coupling)
+    monkeypatch.setattr("skgen.members.FlowMatchingDensity", cheap_flow)
+    monkeypatch.setattr("skgen.members.RealNVPDensity", cheap_coupling)
     moved = 1e4 * X + 7
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

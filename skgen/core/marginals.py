@@ -153,8 +153,11 @@ class MarginalGaussianisation(Bijection):
         return x - below.clamp(min=0).expm1() / low + above.clamp(min=0).expm1() / high
 
 
+PRECONDITIONERS = ["standardize", "gaussianize"]  # to choose from, each followed by whitening
+
+
 def fit_preconditioner(x: Tensor, kind: str, regularisation: float) -> Chain:
-    """Fit ``"standardize"`` or ``"gaussianize"``, each followed by whitening, or ``"scale"``."""
+    """Fit one of `PRECONDITIONERS`, or ``"scale"``."""
     if kind == "scale":
         return Chain(Scaling(x))
     if kind == "standardize":

@@ -18,53 +18,10 @@ from .divergence import exact_divergence
 from .interfaces import gradient_of
 from .paths import GaussianPath
 from .products import product
+from .times import TimeFeatures
 from .two_layers import Workspace, two_layers, two_layers_gradient
 
 Field = Callable[[float, Tensor], tuple[Tensor, ...]]
-
-
-class TimeFeatures(nn.Module):
-    """What the networks see of the time.
-
-    Two kinds: ``sin(w t)`` and ``cos(w t)`` with frequencies ``w`` up to 20 rad per unit t; and
-    the magnification ``zoom(t) = (sigma(t)^2 + resolution^2)^(-1/2)``, alone and times ``t``. Near
-    the data, where sigma vanishes, the velocity varies over distances of order sigma; units that
-    also see ``zoom * x`` resolve it with weights of ordinary size. The last feature is 1, whose
-    weights are biases.
-
-    Parameters
-    ----------
-    path : GaussianPath
-        Gives ``sigma(t)``.
-    n_frequencies : int
-        Number of frequencies, spaced geometrically from 1.
-    resolution : float
-        Bounds the magnification.
-    """
-
-    # Faster waves fit no better and make the ODE harder: with 100 rad per unit t the log-density
-    # of a 10-feature table needs twice the steps for the same error.
-    fastest = 20.0
-    frequencies: Tensor
-    phases: Tensor
-
-    def __init__(
-        self, path: GaussianPath, n_frequencies: int = 10, resolution: float = 0.05
-    ) -> None:
-        super().__init__()
-        self.path, self.resolution = path, resolution
-        phases = torch.tensor([0.0, math.pi / 2]).repeat_interleave(n_frequencies)
-        self.register_buffer("phases", phases)
-        self.register_buffer(
-            "frequencies", torch.logspace(0, math.log10(self.fastest), n_frequencies).repeat(2)
-        )
-        self.n_features = 2 * n_frequencies + 3
-
-    def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (n, n_features) and magnification (n, 1) at times (n, 1)."""
-        waves = torch.addcmul(self.phases.to(t.dtype), t, self.frequencies.to(t.dtype)).sin_()
-        zoom = (self.path.coefficients(t)[1] ** 2 + self.resolution**2).rsqrt()
-        return torch.cat([waves, zoom, zoom * t, torch.ones_like(t)], dim=1), zoom
 
 
 class Network(nn.Module, ABC):

@@ -5,11 +5,11 @@ from torch.testing import assert_close
 from skgen.core.activations import ACTIVATIONS
 from skgen.core.networks import (
     DeepVelocityNetwork,
-    TimeFeatures,
     VelocityNetwork,
     velocity_network,
 )
 from skgen.core.paths import LinearPath
+from skgen.core.times import TimeFeatures
 
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 every_shape = pytest.mark.parametrize(

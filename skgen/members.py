@@ -1,0 +1,96 @@
+"""Members of a stack: the default ones, and what mixtures of them share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+from sklearn.base import BaseEstimator, DensityMixin, clone
+from sklearn.mixture import GaussianMixture
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
+
+from .base import draw_rows
+from .flow_matching import FlowMatchingDensity
+from .realnvp import RealNVPDensity
+
+
+class Mean(DensityMixin, BaseEstimator):
+    """Mean of the densities of estimators fitted to different rows."""
+
+    def __init__(self, estimators_):
+        self.estimators_ = estimators_
+
+    def score_samples(self, X):
+        columns = log_densities(self.estimators_, X)
+        with np.errstate(over="ignore"):
+            return logsumexp(columns, axis=1) - np.log(len(self.estimators_))
+
+    def sample(self, n_samples=1, random_state=None):
+        weights = np.full(len(self.estimators_), 1 / len(self.estimators_))
+        return draw(self.estimators_, weights, n_samples, check_random_state(random_state))
+
+
+class Standardized(DensityMixin, BaseEstimator):
+    """A density estimator fitted to standardised columns, with densities in the units of X."""
+
+    def __init__(self, estimator):
+        self.estimator = estimator
+
+    def fit(self, X, y=None):
+        self.scaler_ = StandardScaler().fit(X)
+        self.estimator_ = clone(self.estimator).fit(self.scaler_.transform(X))
+        return self
+
+    def score_samples(self, X):
+        log_det = -np.log(self.scaler_.scale_).sum()
+        return self.estimator_.score_samples(self.scaler_.transform(X)) + log_det
+
+    def sample(self, n_samples=1, random_state=None):
+        seed = int(check_random_state(random_state).randint(2**31 - 1))
+        return self.scaler_.inverse_transform(draw_rows(self.estimator_, n_samples, seed))
+
+
+def default_members(n_samples: int) -> list[tuple[str, BaseEstimator]]:
+    """Members of ``StackedDensity()`` for so many rows.
+
+    Parameters
+    ----------
+    n_samples : int
+        Number of training rows.
+
+    Returns
+    -------
+    estimators : list of (str, estimator)
+        Gaussian mixtures of several sizes and three flows.
+
+    Examples
+    --------
+    >>> from skgen.compose import default_members
+    >>> [name for name, _ in default_members(100) if "mixture" not in name]
+    ['standardized_flow', 'gaussianized_flow', 'coupling']
+    """
+    sizes = [k for k in (1, 4, 16, 64) if k == 1 or n_samples >= 20 * k]
+    return [
+        *((f"mixture{k}", Standardized(GaussianMixture(k))) for k in sizes),
+        ("standardized_flow", FlowMatchingDensity(preconditioning="standardize")),
+        ("gaussianized_flow", FlowMatchingDensity(preconditioning="gaussianize")),
+        ("coupling", RealNVPDensity()),
+    ]
+
+
+def draw(members: list, weights: np.ndarray, n_samples: int, rng: Any) -> np.ndarray:
+    """Rows of a mixture: first the member of each, then the row."""
+    parts = [
+        draw_rows(member, int(count), int(rng.randint(2**31 - 1)))
+        for member, count in zip(members, rng.multinomial(n_samples, weights), strict=True)
+        if count
+    ]
+    return rng.permutation(np.concatenate(parts))
+
+
+def log_densities(members: list, X: np.ndarray) -> np.ndarray:
+    """Log-density of rows under each member (n, K); not a number counts as -infinity."""
+    columns = np.column_stack([member.score_samples(X) for member in members])
+    return np.nan_to_num(columns.astype(np.float64), nan=-np.inf, posinf=-np.inf, neginf=-np.inf)
