@@ -19,7 +19,7 @@ from .core.flow import Flow
 from .core.interfaces import Bijection, Density
 from .core.models import Preconditioned
 from .core.objectives import Noise
-from .defended import fit_gaussian_mixture, mixture_sizes
+from .gaussian_mixtures import fit_gaussian_mixture, mixture_sizes
 from .supports import check_supported
 
 

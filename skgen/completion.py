@@ -15,7 +15,6 @@ from .base import CHUNK_ROWS, to_array, wrap_samples
 from .core.bijections import Chain
 from .core.conditional import Residual
 from .core.conditioning import ConditionalMixture, GaussianMixture, last_of_chain
-from .core.gaussian import Gaussian
 from .core.interfaces import Bijection, join
 from .core.marginals import Whitening
 from .core.models import Preconditioned
@@ -140,7 +139,8 @@ class CompletingDensity(DefendedDensity):
         *columns, whitening = cast(Chain, self._density.bijection).bijections
         whitening = cast(Whitening, whitening)
         origin = torch.zeros_like(whitening.mean)
-        log_weights, gaussians = origin.new_zeros(1), [Gaussian(origin, torch.diag(origin + 1))]
+        log_weights, means = origin.new_zeros(1), origin[None]
+        factors = torch.diag(origin + 1)[None]
         others, shift = self._mixture.components[1:], origin[None]
         if len(others):
             fitted = cast(Any, cast(Preconditioned, others[0]).model)
@@ -150,9 +150,8 @@ class CompletingDensity(DefendedDensity):
                 fitted = fitted.known[0] if bool(given[:, -1:].any()) else fitted.unknown
             weights = (1 - START_WEIGHT) * fitted.weights
             log_weights = torch.cat([weights.new_tensor([START_WEIGHT]), weights]).log()
-            gaussians += cast(list[Gaussian], list(fitted.components))
-        means = torch.stack([gaussian.mean for gaussian in gaussians])
-        factors = torch.stack([gaussian.scale_tril for gaussian in gaussians])
+            means = torch.cat([means, fitted.means])
+            factors = torch.cat([factors, fitted.scale_trils])
         whitened = GaussianMixture(log_weights, means, factors)
         unwhitened = whitened.mapped(whitening.matrix_inverse, whitening.mean)
         return Chain(*cast(list[Bijection], columns)), unwhitened, shift

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.base import _fit_context, clone
+from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.model_selection import KFold, check_cv, train_test_split
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch, check_random_state
@@ -26,10 +26,11 @@ from .base import (
     unchanged_on_error,
     wrap_samples,
 )
-from .members import Mean, default_members, draw, log_densities
+from .flow_matching import FlowMatchingDensity
+from .gaussian_mixtures import FEW_ROWS, N_FOLDS, candidates
+from .members import Mean, Standardized, draw, log_densities
 from .mixing import mixture_weights
-
-FEW_ROWS = 2000  # up to so many, members are fitted to several folds
+from .realnvp import RealNVPDensity
 
 
 class StackedDensity(MeanScoreMixin, _BaseComposition):
@@ -46,9 +47,9 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
     estimators : list of (str, estimator), default=None
         Members: anything with ``fit``, ``score_samples`` (the log-density in nats, in the units of
         X) and, to sample, ``sample``, such as those of skgen, `GaussianMixture` and
-        `KernelDensity`. None takes Gaussian mixtures of 1, 4, 16 and 64 components (where there are
-        20 rows a component), `FlowMatchingDensity` on whitened and on Gaussianised columns, and
-        `RealNVPDensity`.
+        `KernelDensity`. None takes a stack of Gaussian mixtures of several forms with 1 to 64
+        components (where there are 20 rows a component), each the mean over five folds;
+        `FlowMatchingDensity` on whitened and on Gaussianised columns; and `RealNVPDensity`.
     cv : "auto", int, cross-validation generator, iterable or None, default="auto"
         How to split the rows: members are fitted to one part, and the weights come from their
         densities on the other. None is one split, an int so many folds. "auto" is five random
@@ -90,8 +91,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
 
     Examples
     --------
-    >>> from sklearn.mixture import GaussianMixture
-    >>> from sklearn.neighbors import KernelDensity
+    >>>     >>> from sklearn.neighbors import KernelDensity
     >>> from skgen.compose import StackedDensity
     >>> from skgen.datasets import TwoMoons
     >>> X = TwoMoons().sample(1000, random_state=0)
@@ -217,10 +217,10 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
 
     def _splits(self, X: np.ndarray, rng: np.random.RandomState) -> list:
         """Pairs of the rows to fit on and the rows to find the weights on."""
-        cv, n_folds = self.cv, 5
+        cv = self.cv
         if isinstance(cv, str):
-            few = n_folds <= len(X) <= FEW_ROWS
-            cv = KFold(n_folds, shuffle=True, random_state=rng) if few else None
+            few = N_FOLDS <= len(X) <= FEW_ROWS
+            cv = KFold(N_FOLDS, shuffle=True, random_state=rng) if few else None
         if cv is not None:
             return list(check_cv(cv).split(X))
         return [
@@ -310,6 +310,38 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
             This estimator.
         """
         return self._set_params("estimators", **params)
+
+
+def default_members(n_samples: int) -> list[tuple[str, BaseEstimator]]:
+    """Members of ``StackedDensity()`` for so many rows.
+
+    Parameters
+    ----------
+    n_samples : int
+        Number of training rows.
+
+    Returns
+    -------
+    estimators : list of (str, estimator)
+        A stack of Gaussian mixtures of several sizes, and three flows.
+
+    Examples
+    --------
+    >>> from skgen.compose import default_members
+    >>> [name for name, _ in default_members(100)]
+    ['mixtures', 'standardized_flow', 'gaussianized_flow', 'coupling']
+    """
+    # Cheap enough for the means of five folds, with weights from all rows.
+    folds = KFold(N_FOLDS, shuffle=True, random_state=0) if n_samples > 4 * N_FOLDS else None
+    mixtures = StackedDensity(
+        estimators=list(candidates(n_samples).items()), cv=folds, min_weight=1e-4
+    )
+    return [
+        ("mixtures", Standardized(mixtures)),
+        ("standardized_flow", FlowMatchingDensity(preconditioning="standardize")),
+        ("gaussianized_flow", FlowMatchingDensity(preconditioning="gaussianize")),
+        ("coupling", RealNVPDensity()),
+    ]
 
 
 def _fit(member: Any, X: np.ndarray) -> Any:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from numbers import Real
 from typing import cast
 
+import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from .base import BaseDensity, as_frequencies, refuse_constant_columns
 from .core.bijections import Chain
 from .core.conditional import fit_categories, fit_residual
-from .core.gaussian import Gaussian, StandardNormal, column_moments, fit_gaussian
+from .core.gaussian import StandardNormal, column_moments, fit_gaussian
 from .core.interfaces import Bijection, Density
 from .core.marginals import PRECONDITIONERS, fit_preconditioner
 from .core.models import Mixture, Preconditioned
 from .core.supports import Bounded, Folded, Folding
+from .gaussian_mixtures import (
+    FEW_ROWS,
+    fit_gaussian_mixture,
+    fit_stacked_mixtures,
+    mixture_sizes,
+)
 from .mixing import best_mixture
 from .supports import Supports, check_supported, declared_supports
 
@@ -119,7 +123,8 @@ class DefendedDensity(BaseDensity):
         """Mix the trained density with simple ones, and with others that were trained beside it.
 
         The weights are found by EM on the held-out rows, which also choose the size of the Gaussian
-        mixture.
+        mixture, or with few rows a stack of many. Before any row is seen, one counts for each
+        density but the two Gaussians.
         """
         density, floor = density.to(x_train.device), self._floor
         if not floor:
@@ -128,10 +133,12 @@ class DefendedDensity(BaseDensity):
         normal = StandardNormal(d).to(x_train.device)
         some = x_train[:: -(-len(x_train) // MAX_MIXTURE_ROWS)]  # spread: the rows may be sorted
         z, conditions = density.precondition(some)[0].split([d, x_train.shape[1] - d], dim=1)
-        sizes = mixture_sizes(len(z))
+        few = len(z) <= FEW_ROWS and x_held is not None
+        fits = [partial(fit_gaussian_mixture, seed, k) for k in mixture_sizes(len(z))]
+        fits = [partial(fit_stacked_mixtures, seed)] if few else fits
         simple = [
             fit_categories(z, conditions, normal, max(self.reg_covar, 1e-9)),
-            *(fit_residual(z, conditions, partial(fit_gaussian_mixture, seed, k)) for k in sizes),
+            *(fit_residual(z, conditions, fit) for fit in fits),
         ]
         start, *mixtures = (Preconditioned(density.bijection, model, d) for model in simple)
         components = [density, start, gaussian, *(each.to(x_train.device) for each in others)]
@@ -141,7 +148,9 @@ class DefendedDensity(BaseDensity):
         if x_held is not None:
             with torch.no_grad():
                 every = Mixture(components, [1.0] * len(components)).component_log_probs(x_held)
-            kept, best = best_mixture(every.cpu().numpy(), choices, floor)
+            prior = np.ones(len(components))
+            prior[1:3] = 0.0
+            kept, best = best_mixture(every.cpu().numpy(), choices, floor, prior)
             weights = best.tolist()
         return Mixture([components[i] for i in kept], weights)
 
@@ -186,22 +195,3 @@ class DefendedDensity(BaseDensity):
     def _fold(self, x: Tensor) -> Tensor:
         """Rows from the line."""
         return self.module_.folding.fold(x) if isinstance(self.module_, Folded) else x
-
-
-def mixture_sizes(n_rows: int) -> list[int]:
-    """Components of the Gaussian mixtures to try: 16 and 4, or one for 20 rows if that is fewer."""
-    return sorted({max(1, min(k, n_rows // 20)) for k in (4, 16)}, reverse=True)
-
-
-def fit_gaussian_mixture(seed: int, n_components: int, z: Tensor) -> Mixture:
-    """Gaussian mixture of preconditioned rows by EM."""
-    fitted = GaussianMixture(
-        n_components, reg_covar=1e-4, init_params="k-means++", random_state=seed % 2**32
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # any state of EM is a density
-        fitted.fit(z.cpu().numpy())
-    means = torch.from_numpy(fitted.means_).to(z)
-    scales = torch.linalg.cholesky(torch.from_numpy(fitted.covariances_).to(z))
-    components = [Gaussian(mean, scale) for mean, scale in zip(means, scales, strict=True)]
-    return Mixture(components, fitted.weights_).to(z.device)

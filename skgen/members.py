@@ -1,4 +1,4 @@
-"""Members of a stack: the default ones, and what mixtures of them share."""
+"""What stacks and their members share: rows and log-densities of mixtures, standardised columns."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, DensityMixin, clone
-from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 
 from .base import draw_rows
-from .flow_matching import FlowMatchingDensity
-from .realnvp import RealNVPDensity
 
 
 class Mean(DensityMixin, BaseEstimator):
@@ -50,34 +47,6 @@ class Standardized(DensityMixin, BaseEstimator):
     def sample(self, n_samples=1, random_state=None):
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         return self.scaler_.inverse_transform(draw_rows(self.estimator_, n_samples, seed))
-
-
-def default_members(n_samples: int) -> list[tuple[str, BaseEstimator]]:
-    """Members of ``StackedDensity()`` for so many rows.
-
-    Parameters
-    ----------
-    n_samples : int
-        Number of training rows.
-
-    Returns
-    -------
-    estimators : list of (str, estimator)
-        Gaussian mixtures of several sizes and three flows.
-
-    Examples
-    --------
-    >>> from skgen.compose import default_members
-    >>> [name for name, _ in default_members(100) if "mixture" not in name]
-    ['standardized_flow', 'gaussianized_flow', 'coupling']
-    """
-    sizes = [k for k in (1, 4, 16, 64) if k == 1 or n_samples >= 20 * k]
-    return [
-        *((f"mixture{k}", Standardized(GaussianMixture(k))) for k in sizes),
-        ("standardized_flow", FlowMatchingDensity(preconditioning="standardize")),
-        ("gaussianized_flow", FlowMatchingDensity(preconditioning="gaussianize")),
-        ("coupling", RealNVPDensity()),
-    ]
 
 
 def draw(members: list, weights: np.ndarray, n_samples: int, rng: Any) -> np.ndarray:

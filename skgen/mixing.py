@@ -10,16 +10,18 @@ def mixture_weights(
     log_densities: np.ndarray,
     sample_weight: np.ndarray | None = None,
     floor: float = 1e-3,
+    prior: np.ndarray | float = 0.0,
     max_iter: int = 1000,
     tol: float = 1e-8,
 ) -> np.ndarray:
-    r"""Maximum-likelihood weights of fixed densities on held-out rows, by EM.
+    r"""Most likely weights of fixed densities on held-out rows, by EM.
 
     Each iteration replaces the weights by the mean responsibilities,
 
-    .. math:: w_k \leftarrow \frac1n \sum_i \frac{w_k p_k(x_i)}{\sum_l w_l p_l(x_i)}
+    .. math:: w_k \leftarrow \frac{1}{n + \sum_l a_l}
+        \Big(a_k + \sum_i \frac{w_k p_k(x_i)}{\sum_l w_l p_l(x_i)}\Big)
 
-    The held-out log-likelihood is concave in the weights, so they do not depend on the start.
+    What they maximise is concave in the weights, so they do not depend on the start.
 
     Parameters
     ----------
@@ -30,6 +32,9 @@ def mixture_weights(
     floor : float, default=1e-3
         Least weight of a component: no component is ruled out by a small held-out set, and no row
         can fall more than ``-log(floor)`` nats below any component.
+    prior : float or ndarray of shape (n_components,), default=0.0
+        Rows ``a_k`` that count for a component before any is seen: a Dirichlet distribution of the
+        weights with parameters ``1 + a_k``. 0 is maximum likelihood.
     max_iter : int, default=1000
         Most iterations.
     tol : float, default=1e-8
@@ -57,12 +62,15 @@ def mixture_weights(
         telling &= sample_weight > 0
         sample_weight = sample_weight[telling]
     possible = log_densities[telling]
+    prior = np.broadcast_to(prior, n_components)
     weights = np.full(n_components, 1 / n_components)
     if len(possible):
         for _ in range(max_iter):
             joint = possible + np.log(np.maximum(weights, 1e-300))
             responsibilities = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
-            new = np.average(responsibilities, axis=0, weights=sample_weight)
+            rows = np.ones(len(possible)) if sample_weight is None else sample_weight
+            counts = prior + rows @ responsibilities
+            new = counts / counts.sum()
             change, weights = np.abs(new - weights).max(), new
             if change < tol:
                 break
@@ -72,7 +80,7 @@ def mixture_weights(
 
 
 def best_mixture(
-    log_densities: np.ndarray, choices: list[list[int]], floor: float
+    log_densities: np.ndarray, choices: list[list[int]], floor: float, prior: np.ndarray
 ) -> tuple[list[int], np.ndarray]:
     """Choose components by the mean log-density of their mixture.
 
@@ -83,6 +91,8 @@ def best_mixture(
     choices : list of list of int
         Components to mix, of each mixture to try.
     floor : float
+        See `mixture_weights`.
+    prior : ndarray of shape (n_components,)
         See `mixture_weights`.
 
     Returns
@@ -96,14 +106,15 @@ def best_mixture(
     --------
     >>> import numpy as np
     >>> from skgen.mixing import best_mixture
-    >>> choice, weights = best_mixture(np.log([[1.0, 2.0, 3.0]]), [[0, 1], [0, 2]], floor=0.1)
+    >>> log_densities = np.log([[1.0, 2.0, 3.0]])
+    >>> choice, weights = best_mixture(log_densities, [[0, 1], [0, 2]], 0.1, np.zeros(3))
     >>> choice, weights.round(2)
     ([0, 2], array([0.1, 0.9]))
     """
     found = []
     for choice in choices:
         columns = log_densities[:, choice]
-        weights = mixture_weights(columns, floor=floor)
+        weights = mixture_weights(columns, None, floor, prior[choice])
         score = logsumexp(columns + np.log(weights), axis=1).mean()
         found.append((score, choice, weights))
     return max(found, key=lambda each: each[0])[1:]

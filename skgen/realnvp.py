@@ -16,7 +16,7 @@ from .core.coupling_flow import CouplingFlow, StudentT
 from .core.gaussian import StandardNormal
 from .core.interfaces import Bijection, Density
 from .core.transformers import Affine, RationalQuadratic
-from .defended import fit_gaussian_mixture, mixture_sizes
+from .gaussian_mixtures import fit_gaussian_mixture, mixture_sizes
 from .trained_flow import TrainedFlow
 
 FEW_ROWS = 500  # up to which training leaves out more units

@@ -26,6 +26,7 @@ from .core.marginals import PRECONDITIONERS
 from .core.models import Preconditioned
 from .core.supports import Folded
 from .core.training import History, Plan, Trainer
+from .gaussian_mixtures import FEW_ROWS
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -36,7 +37,6 @@ except ImportError:  # scikit-learn < 1.9
 
 
 MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
-FEW_ROWS = 2000  # up to so many, models behind all preconditioners are kept
 MAX_SPREAD = 100_000  # rows that copies of rows with whole numbers may add up to
 
 
@@ -83,7 +83,7 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         x = self._checked(x, sample_weight)
         folding = self._folding(x, generator.initial_seed())
         x_train, x_held = self._hold_out(x, generator)
-        few = len(x_train) <= FEW_ROWS  # too few to tell the better preconditioning
+        few = len(x_train) <= FEW_ROWS  # to tell the better preconditioning: both are kept
         if folding is not None:
             x_train = folding.spread(x_train, MAX_SPREAD, generator)
             x_held = x_held if x_held is None else folding.spread(x_held, MAX_HELD_OUT, generator)

@@ -11,10 +11,10 @@ from torch.testing import assert_close
 
 from skgen import FlowMatchingDensity, GaussianMLE
 from skgen.core.flow import Flow
+from skgen.core.marginals import PRECONDITIONERS
 from skgen.core.samplers import OdeSampler
 from skgen.core.solvers import SOLVERS
 from skgen.datasets import TwoMoons
-from skgen.trained import KINDS
 
 from .estimators import cheap_flow, two_clusters
 
@@ -123,7 +123,7 @@ def test_auto_keeps_the_better_on_held_out_rows():
 
 def kinds_of(flow):
     """Preconditionings of the flows in the mixture, the better one first."""
-    return sorted(KINDS, key=lambda kind: kind != flow.preconditioning_)
+    return sorted(PRECONDITIONERS, key=lambda kind: kind != flow.preconditioning_)
 
 
 def test_few_rows_keep_both_preconditionings():

@@ -46,6 +46,7 @@ DOOR = {  # what estimators share
     "conditions",
     "defended",
     "fields",
+    "gaussian_mixtures",
     "image_rows",
     "interchange",
     "path_density",

@@ -66,6 +66,57 @@ class Gaussian(Density):
         return standard_normal(n, self.mean, generator) @ self.scale_tril.T + self.mean
 
 
+class NormalMixture(Density):
+    """Mixture ``sum_k w_k N(m_k, L_k L_k^T)`` of multivariate normal densities.
+
+    Parameters
+    ----------
+    weights : tensor of shape (K,)
+        Positive, summing to 1.
+    means : tensor of shape (K, d)
+    scale_trils : tensor of shape (K, d, d)
+        Lower triangular.
+    """
+
+    max_numbers = 2**22  # of differences at a time
+    weights: Tensor
+    means: Tensor
+    scale_trils: Tensor
+
+    def __init__(self, weights: Tensor, means: Tensor, scale_trils: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weights", weights)
+        self.register_buffer("means", means)
+        self.register_buffer("scale_trils", scale_trils)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats of rows (n, d)."""
+        d = x.shape[1]
+        means, scales = self.means.to(x.dtype), self.scale_trils.to(x.dtype)
+        constants = self.weights.to(x.dtype).log() - scales.diagonal(dim1=1, dim2=2).log().sum(1)
+        whitening = torch.linalg.solve_triangular(scales, torch.eye(d).to(x), upper=False)
+        size = max(1, self.max_numbers // (d * max(1, len(x))))
+        parts = []
+        for some in torch.arange(len(means), device=x.device).split(size):
+            matrices = whitening[some]
+            offsets = (matrices @ means[some, :, None]).flatten()
+            z = torch.addmm(-offsets, x, matrices.flatten(0, 1).T)
+            parts.append(-0.5 * z.view(len(x), len(some), d).square().sum(2))
+        joint = torch.cat(parts, dim=1) + constants
+        return joint.logsumexp(1) - 0.5 * d * math.log(2 * math.pi)
+
+    def sample(
+        self, n: int, generator: torch.Generator, conditions: Tensor | None = None
+    ) -> Tensor:
+        """Draw rows (n, d) in the dtype of the means: first the component, then the position."""
+        choice = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        rows = standard_normal(n, self.means, generator)
+        for k in choice.unique():
+            chosen = choice == k
+            rows[chosen] = rows[chosen] @ self.scale_trils[k].T + self.means[k]
+        return rows
+
+
 def standard_normal_log_prob(z: Tensor) -> Tensor:
     """Log-density of N(0, I) in nats at rows (n, d)."""
     return -0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)

@@ -4,7 +4,13 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.stats import multivariate_normal
 
-from skgen.core.gaussian import Gaussian, column_moments, descend_gaussian, fit_gaussian
+from skgen.core.gaussian import (
+    Gaussian,
+    NormalMixture,
+    column_moments,
+    descend_gaussian,
+    fit_gaussian,
+)
 
 KINDS = ["full", "diag", "spherical", "white"]
 rng = np.random.RandomState(0)
@@ -96,3 +102,38 @@ def test_singular_covariance_is_an_error_without_ridge():
     with pytest.raises(torch.linalg.LinAlgError):
         fit_gaussian(x, None, "full", 0.0)
     assert torch.isfinite(fit_gaussian(x, None, "full", 1e-6).log_prob(x)).all()
+
+
+def three_normals():
+    generator = torch.Generator().manual_seed(0)
+    means = 3 * torch.randn(3, 2, generator=generator, dtype=torch.float64)
+    scales = torch.randn(3, 2, 2, generator=generator, dtype=torch.float64).tril()
+    scales.diagonal(dim1=1, dim2=2).abs_().add_(0.3)
+    return NormalMixture(torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64), means, scales)
+
+
+@pytest.mark.parametrize("max_numbers", [2**22, 50])
+def test_mixture_against_scipy(max_numbers, monkeypatch):
+    monkeypatch.setattr(NormalMixture, "max_numbers", max_numbers)
+    mixture, x = three_normals(), 4 * torch.randn(20, 2, dtype=torch.float64)
+    densities = [
+        float(weight) * multivariate_normal(mean, scale @ scale.T).pdf(x)
+        for weight, mean, scale in zip(
+            mixture.weights, mixture.means.numpy(), mixture.scale_trils.numpy(), strict=True
+        )
+    ]
+    assert_allclose(mixture.log_prob(x), np.log(np.sum(densities, axis=0)), rtol=1e-10)
+    assert_allclose(mixture.log_prob(x.float()), mixture.log_prob(x), rtol=1e-4)
+    assert mixture.log_prob(x[:0]).shape == (0,)
+
+
+def test_samples_of_a_mixture():
+    mixture = three_normals()
+    x = mixture.sample(200_000, torch.Generator().manual_seed(0))
+    mean = mixture.weights @ mixture.means
+    away = mixture.means - mean
+    parts = mixture.scale_trils @ mixture.scale_trils.mT + away[:, :, None] * away[:, None]
+    assert_allclose(x.mean(0), mean, atol=0.03)
+    assert_allclose(
+        torch.cov(x.T), (mixture.weights[:, None, None] * parts).sum(0), rtol=0.03, atol=0.03
+    )

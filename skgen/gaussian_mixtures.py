@@ -1,0 +1,95 @@
+"""Gaussian mixtures by EM: one, or the mean of many that were fitted to parts of the rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import KFold
+from torch import Tensor
+
+from .core.gaussian import NormalMixture
+from .mixing import mixture_weights
+
+# Covariance types, and the variances added to their diagonals in units of the columns' own.
+FORMS = [("full", 1e-6), ("tied", 1e-6)]
+FORMS_OF_FEW = [*FORMS, ("diag", 1e-6), ("full", 1e-3), ("full", 1e-2), ("full", 1e-1)]
+FEW_ROWS = 2000  # up to so many, there is time for more of everything and need of it
+N_FOLDS = 5
+LEAST_SHARE = 1e-5  # of the rows; mixtures with less are left out
+
+
+class AnyMixture(GaussianMixture):
+    """Gaussian mixture that does not mind if EM stops early: any state of it is a density."""
+
+    def fit(self, X, y=None):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return super().fit(X, y)
+
+
+def mixture_sizes(n_rows: int) -> list[int]:
+    """Components of the Gaussian mixtures to try: 16 and 4, or one for 20 rows if that is fewer."""
+    return sorted({max(1, min(k, n_rows // 20)) for k in (4, 16)}, reverse=True)
+
+
+def candidates(n_rows: int) -> dict[str, AnyMixture]:
+    """Mixtures to stack, by name, for rows of columns with unit variance."""
+    found = {}
+    for form, ridge in FORMS_OF_FEW if n_rows <= FEW_ROWS else FORMS:
+        for k in (1, 2, 4, 8, 16, 32, 64):
+            if (k == 1 and form != "tied") or 1 < k <= n_rows / 20:
+                mixture = AnyMixture(k, covariance_type=form, reg_covar=ridge)
+                found[f"{form}{k}_{ridge:g}"] = mixture
+    return found
+
+
+def fit_gaussian_mixture(seed: int, n_components: int, z: Tensor) -> NormalMixture:
+    """Gaussian mixture of preconditioned rows by EM."""
+    mixture = AnyMixture(
+        n_components, reg_covar=1e-4, init_params="k-means++", random_state=seed % 2**32
+    )
+    return _joined([mixture.fit(z.cpu().numpy())], [1.0]).to(z.device)
+
+
+def fit_stacked_mixtures(seed: int, z: Tensor) -> NormalMixture:
+    """Mean of Gaussian mixtures of many sizes and forms, fitted to four fifths of the rows each.
+
+    The weights of the sizes and forms maximise the likelihood of the fifths left out.
+    """
+    rows, kinds = z.cpu().numpy(), list(candidates(len(z)).values())
+    if len(rows) < 2 * N_FOLDS:
+        return fit_gaussian_mixture(seed, 1, z)
+    held_out, fitted = np.empty((len(rows), len(kinds))), []
+    folds = KFold(N_FOLDS, shuffle=True, random_state=seed % 2**32)
+    for fold, (some, others) in enumerate(folds.split(rows)):
+        for k, kind in enumerate(kinds):
+            mixture = clone(kind).set_params(random_state=(seed + fold) % 2**32).fit(rows[some])
+            held_out[others, k] = mixture.score_samples(rows[others])
+            fitted.append(mixture)
+    weights = np.tile(mixture_weights(held_out, floor=0.0), N_FOLDS) / N_FOLDS
+    kept = np.flatnonzero(weights > LEAST_SHARE)
+    return _joined([fitted[i] for i in kept], weights[kept] / weights[kept].sum()).to(z.device)
+
+
+def _joined(mixtures: Iterable[GaussianMixture], weights: Iterable[float]) -> NormalMixture:
+    """Mixture of fitted mixtures."""
+    parts = [
+        (weight * mixture.weights_, mixture.means_, np.linalg.cholesky(_covariances(mixture)))
+        for mixture, weight in zip(mixtures, weights, strict=True)
+    ]
+    arrays = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    return NormalMixture(*map(torch.from_numpy, arrays))
+
+
+def _covariances(mixture: GaussianMixture) -> np.ndarray:
+    """Covariances (K, d, d) of the components."""
+    k, d = mixture.means_.shape
+    if mixture.covariance_type == "diag":
+        return mixture.covariances_[:, None] * np.eye(d)
+    return np.broadcast_to(mixture.covariances_, (k, d, d))  # of all, where they are tied

@@ -1,0 +1,67 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import KFold
+
+from skgen.compose import StackedDensity
+from skgen.datasets import TwoMoons
+from skgen.gaussian_mixtures import (
+    FEW_ROWS,
+    _joined,
+    candidates,
+    fit_gaussian_mixture,
+    fit_stacked_mixtures,
+)
+
+X, TEST = TwoMoons().sample(400, random_state=0), TwoMoons().sample(1000, random_state=1)
+Z, Z_TEST = torch.tensor(X), torch.tensor(TEST)
+
+
+@pytest.mark.parametrize("form", ["full", "tied", "diag"])
+def test_join_is_the_weighted_mean(form):
+    parts = [GaussianMixture(k, covariance_type=form, random_state=k).fit(X) for k in (1, 5)]
+    found = _joined(parts, [0.3, 0.7]).log_prob(Z_TEST)
+    expected = np.log(
+        0.3 * np.exp(parts[0].score_samples(TEST)) + 0.7 * np.exp(parts[1].score_samples(TEST))
+    )
+    assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_stack_against_stacked_density():
+    few = X[:39]  # one component each, where EM does not depend on the seed
+    assert all(mixture.n_components == 1 for mixture in candidates(39).values())
+    folds = KFold(5, shuffle=True, random_state=7)
+    stack = StackedDensity(estimators=list(candidates(39).items()), cv=folds, min_weight=0).fit(few)
+    found = fit_stacked_mixtures(7, torch.tensor(few)).log_prob(Z_TEST)
+    assert_allclose(found, stack.score_samples(TEST), atol=1e-3)
+
+
+def test_stack_is_better_than_one_mixture():
+    stack = fit_stacked_mixtures(0, Z)
+    single = fit_gaussian_mixture(0, 16, Z)
+    assert stack.log_prob(Z_TEST).mean() > single.log_prob(Z_TEST).mean() + 0.05
+    assert float(stack.weights.sum()) == pytest.approx(1)
+    assert torch.equal(stack.means, fit_stacked_mixtures(0, Z).means)
+
+
+def test_a_handful_of_rows_gets_one_gaussian():
+    assert len(fit_stacked_mixtures(0, Z[:9]).weights) == 1
+    assert len(fit_stacked_mixtures(0, Z[:10]).weights) >= 5
+
+
+def test_candidates():
+    forms = {name.rstrip("0123456789_.e-") for name in candidates(400)}
+    assert forms == {"full", "tied", "diag"}
+    assert max(mixture.n_components for mixture in candidates(400).values()) == 16
+    many = candidates(FEW_ROWS + 1)
+    assert len(many) == 13 and len(many) < len(candidates(FEW_ROWS))
+
+
+def test_no_warnings_if_em_stops_early():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        candidates(400)["full16_1e-06"].set_params(max_iter=1).fit(X)
