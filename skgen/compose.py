@@ -27,7 +27,7 @@ from .base import (
     wrap_samples,
 )
 from .flow_matching import FlowMatchingDensity
-from .gaussian_mixtures import FEW_ROWS, N_FOLDS, candidates
+from .gaussian_mixtures import FEW_ROWS, FORMS, FORMS_OF_FEW, N_FOLDS, candidates
 from .members import Mean, Standardized, draw, log_densities
 from .mixing import mixture_weights
 from .realnvp import RealNVPDensity
@@ -333,8 +333,9 @@ def default_members(n_samples: int) -> list[tuple[str, BaseEstimator]]:
     """
     # Cheap enough for the means of five folds, with weights from all rows.
     folds = KFold(N_FOLDS, shuffle=True, random_state=0) if n_samples > 4 * N_FOLDS else None
+    forms = FORMS_OF_FEW if n_samples <= FEW_ROWS else FORMS
     mixtures = StackedDensity(
-        estimators=list(candidates(n_samples).items()), cv=folds, min_weight=1e-4
+        estimators=list(candidates(n_samples, forms).items()), cv=folds, min_weight=1e-4
     )
     return [
         ("mixtures", Standardized(mixtures)),

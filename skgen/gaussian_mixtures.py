@@ -19,6 +19,8 @@ from .mixing import mixture_weights
 # Covariance types, and the variances added to their diagonals in units of the columns' own.
 FORMS = [("full", 1e-6), ("tied", 1e-6)]
 FORMS_OF_FEW = [*FORMS, ("diag", 1e-6), ("full", 1e-3), ("full", 1e-2), ("full", 1e-1)]
+FORMS_OF_DEFENCE = [("full", 1e-6), ("full", 1e-2), ("diag", 1e-6)]  # beside a flow
+SIZES = (1, 2, 4, 8, 16, 32, 64)
 FEW_ROWS = 2000  # up to so many, there is time for more of everything and need of it
 N_FOLDS = 5
 LEAST_SHARE = 1e-5  # of the rows; mixtures with less are left out
@@ -38,11 +40,11 @@ def mixture_sizes(n_rows: int) -> list[int]:
     return sorted({max(1, min(k, n_rows // 20)) for k in (4, 16)}, reverse=True)
 
 
-def candidates(n_rows: int) -> dict[str, AnyMixture]:
+def candidates(n_rows: int, forms: Iterable[tuple[str, float]]) -> dict[str, AnyMixture]:
     """Mixtures to stack, by name, for rows of columns with unit variance."""
     found = {}
-    for form, ridge in FORMS_OF_FEW if n_rows <= FEW_ROWS else FORMS:
-        for k in (1, 2, 4, 8, 16, 32, 64):
+    for form, ridge in forms:
+        for k in SIZES:
             if (k == 1 and form != "tied") or 1 < k <= n_rows / 20:
                 mixture = AnyMixture(k, covariance_type=form, reg_covar=ridge)
                 found[f"{form}{k}_{ridge:g}"] = mixture
@@ -62,7 +64,7 @@ def fit_stacked_mixtures(seed: int, z: Tensor) -> NormalMixture:
 
     The weights of the sizes and forms maximise the likelihood of the fifths left out.
     """
-    rows, kinds = z.cpu().numpy(), list(candidates(len(z)).values())
+    rows, kinds = z.cpu().numpy(), list(candidates(len(z), FORMS_OF_DEFENCE).values())
     if len(rows) < 2 * N_FOLDS:
         return fit_gaussian_mixture(seed, 1, z)
     held_out, fitted = np.empty((len(rows), len(kinds))), []

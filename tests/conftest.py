@@ -4,9 +4,13 @@ import pytest
 import torch
 from sklearn.base import clone
 
+from skgen import gaussian_mixtures
+
 from .estimators import ESTIMATORS, TRAINED, fit_once
 
 torch.set_num_threads(1)  # the networks are tiny: a second thread would only wait for the first
+# A tenth of a second less for each fit; their own tests have all sizes.
+ALL_SIZES, gaussian_mixtures.SIZES = gaussian_mixtures.SIZES, (1,)
 
 # Cheap fits stop long before they converge, and their densities are solved roughly.
 EXPECTED = ["sklearn.exceptions.ConvergenceWarning", "skgen.exceptions.SolverAccuracyWarning"]

@@ -10,15 +10,25 @@ from sklearn.model_selection import KFold
 from skgen.compose import StackedDensity
 from skgen.datasets import TwoMoons
 from skgen.gaussian_mixtures import (
-    FEW_ROWS,
+    FORMS,
+    FORMS_OF_DEFENCE,
     _joined,
     candidates,
     fit_gaussian_mixture,
     fit_stacked_mixtures,
 )
 
+from .conftest import ALL_SIZES
+from .estimators import cheap_flow
+
 X, TEST = TwoMoons().sample(400, random_state=0), TwoMoons().sample(1000, random_state=1)
 Z, Z_TEST = torch.tensor(X), torch.tensor(TEST)
+
+
+@pytest.fixture(autouse=True)
+def every_size(monkeypatch):
+    """As it is outside of the tests."""
+    monkeypatch.setattr("skgen.gaussian_mixtures.SIZES", ALL_SIZES)
 
 
 @pytest.mark.parametrize("form", ["full", "tied", "diag"])
@@ -33,9 +43,10 @@ def test_join_is_the_weighted_mean(form):
 
 def test_stack_against_stacked_density():
     few = X[:39]  # one component each, where EM does not depend on the seed
-    assert all(mixture.n_components == 1 for mixture in candidates(39).values())
+    members = list(candidates(39, FORMS_OF_DEFENCE).items())
+    assert all(mixture.n_components == 1 for _, mixture in members)
     folds = KFold(5, shuffle=True, random_state=7)
-    stack = StackedDensity(estimators=list(candidates(39).items()), cv=folds, min_weight=0).fit(few)
+    stack = StackedDensity(estimators=members, cv=folds, min_weight=0).fit(few)
     found = fit_stacked_mixtures(7, torch.tensor(few)).log_prob(Z_TEST)
     assert_allclose(found, stack.score_samples(TEST), atol=1e-3)
 
@@ -54,14 +65,24 @@ def test_a_handful_of_rows_gets_one_gaussian():
 
 
 def test_candidates():
-    forms = {name.rstrip("0123456789_.e-") for name in candidates(400)}
-    assert forms == {"full", "tied", "diag"}
-    assert max(mixture.n_components for mixture in candidates(400).values()) == 16
-    many = candidates(FEW_ROWS + 1)
-    assert len(many) == 13 and len(many) < len(candidates(FEW_ROWS))
+    found = candidates(400, [("full", 1e-3), ("tied", 1e-6)]).values()
+    assert [(m.covariance_type, m.n_components, m.reg_covar) for m in found] == [
+        *(("full", k, 1e-3) for k in (1, 2, 4, 8, 16)),
+        *(("tied", k, 1e-6) for k in (2, 4, 8, 16)),  # of one component, it is full
+    ]
 
 
 def test_no_warnings_if_em_stops_early():
+    mixture = candidates(400, FORMS)["full16_1e-06"].set_params(max_iter=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        candidates(400)["full16_1e-06"].set_params(max_iter=1).fit(X)
+        mixture.fit(X)
+
+
+@pytest.mark.parametrize("preconditioning", ["standardize", "gaussianize"])
+def test_few_rows_are_defended_by_a_stack(preconditioning):
+    density = cheap_flow(max_iter=2, preconditioning=preconditioning).fit(X)
+    *_, mixture = density._mixture.components[1].children()
+    assert len(mixture.weights) > 16
+    assert density.score(TEST) > fit_gaussian_mixture(0, 16, Z).log_prob(Z_TEST).mean()
+    assert density.sample(5).shape == (5, 2)
