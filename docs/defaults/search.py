@@ -36,6 +36,13 @@ SETTINGS = {
         "held out 20%": {"validation_fraction": 0.2},
         "weight decay 0.1": {"weight_decay": 0.1},
         "held out 20%, decay 0.1": {"validation_fraction": 0.2, "weight_decay": 0.1},
+        "standardized": {"preconditioning": "standardize"},
+        "gaussianized": {"preconditioning": "gaussianize"},
+    },
+    "StackedDensity": {
+        "default": {},
+        "one split": {"cv": None},
+        "five folds, fitted again": {"ensemble": False},
     },
 }
 TABLES = ["iris", "diabetes", "phoneme@300", "magic@300", "wine_red@300"]
@@ -81,7 +88,9 @@ def main():
             row = results.setdefault(name, {}).setdefault(table, {"nats": [], "seconds": []})
             for seed in range(len(row["nats"]), args.splits):
                 train, test = rows_of(table, args.data, seed)
-                kind = getattr(skgen, args.estimator)
+                kind = getattr(skgen, args.estimator, None) or getattr(
+                    skgen.compose, args.estimator
+                )
                 density = kind(random_state=seed, **SETTINGS[args.estimator][name])
                 start = time.perf_counter()
                 density.fit(train)
