@@ -133,17 +133,19 @@ class CompletingDensity(DefendedDensity):
     def _proposal(self, conditions: Tensor) -> tuple[Bijection, GaussianMixture, Tensor]:
         """A map of single columns, and a Gaussian mixture of its images much like the density.
 
-        It is that of the defence, where there is one, and the Gaussian that the model started as;
+        It is that of the defence, where there is one, and a standard normal before the whitening;
         given conditions (n, k), it is to be shifted by (n, d).
         """
-        *columns, whitening = cast(Chain, self._density.bijection).bijections
+        others = cast(list[Preconditioned], list(self._mixture.components[1:]))
+        bijection = others[0].bijection if others else self._density.bijection
+        *columns, whitening = cast(Chain, bijection).bijections
         whitening = cast(Whitening, whitening)
         origin = torch.zeros_like(whitening.mean)
         log_weights, means = origin.new_zeros(1), origin[None]
         factors = torch.diag(origin + 1)[None]
-        others, shift = self._mixture.components[1:], origin[None]
-        if len(others):
-            fitted = cast(Any, cast(Preconditioned, others[0]).model)
+        shift = origin[None]
+        if others:
+            fitted = cast(Any, others[0].model)
             if isinstance(fitted, Residual):
                 given = conditions.to(origin)
                 shift = given @ fitted.coefficients @ whitening.matrix_inverse.T

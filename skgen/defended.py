@@ -36,10 +36,10 @@ MAX_MIXTURE_ROWS = 20_000  # for the Gaussian mixture, which no longer gains fro
 class DefendedDensity(BaseDensity):
     """Base of the densities that are fitted behind a preconditioner and defended.
 
-    The fitted density is a mixture: the model behind its preconditioner; behind the same, a
-    Gaussian mixture and the Gaussian that the model started as; a Gaussian fitted to all rows in
-    their own units; and perhaps models behind other preconditioners, without any of this. All are
-    on the declared supports of the columns.
+    The fitted density is a mixture: the model behind its preconditioner; behind the same, the
+    Gaussian that the model started as and, with many rows, a Gaussian mixture, which is whitened
+    with few; a Gaussian fitted to all rows in their own units; and perhaps models behind other
+    preconditioners, without any of this. All are on the declared supports of the columns.
     """
 
     _parameter_constraints: dict = {
@@ -133,14 +133,15 @@ class DefendedDensity(BaseDensity):
         normal = StandardNormal(d).to(x_train.device)
         some = x_train[:: -(-len(x_train) // MAX_MIXTURE_ROWS)]  # spread: the rows may be sorted
         z, conditions = density.precondition(some)[0].split([d, x_train.shape[1] - d], dim=1)
-        few = len(z) <= FEW_ROWS and x_held is not None
+        start = fit_categories(z, conditions, normal, max(self.reg_covar, 1e-9))
+        bijection = density.bijection
         fits = [partial(fit_gaussian_mixture, seed, k) for k in mixture_sizes(len(z))]
-        fits = [partial(fit_stacked_mixtures, seed)] if few else fits
-        simple = [
-            fit_categories(z, conditions, normal, max(self.reg_covar, 1e-9)),
-            *(fit_residual(z, conditions, fit) for fit in fits),
-        ]
-        start, *mixtures = (Preconditioned(density.bijection, model, d) for model in simple)
+        if len(z) <= FEW_ROWS and x_held is not None:
+            # Not behind Gaussianised columns: they would carry its tails far beyond all rows.
+            bijection = self._preconditioner("standardize", some[:, :d])
+            z, fits = bijection(some[:, :d])[0], [partial(fit_stacked_mixtures, seed)]
+        mixtures = [Preconditioned(bijection, fit_residual(z, conditions, f), d) for f in fits]
+        start = Preconditioned(density.bijection, start, d)
         components = [density, start, gaussian, *(each.to(x_train.device) for each in others)]
         n, weights = len(components), [1 - 3 * floor, floor, floor, floor]
         choices = [[0, k, *range(1, n)] for k in range(n, n + len(mixtures))]
