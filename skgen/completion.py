@@ -21,6 +21,7 @@ from .core.models import Preconditioned
 from .defended import DefendedDensity
 
 MAX_NUMBERS = 2**18  # in the proposals of a batch of rows
+MAX_COMPONENTS = 64  # of the mixture that proposes: the heaviest
 INFLATION = 1.2  # of the standard deviations of proposals, so that few weights are large
 START_WEIGHT = 0.1  # of the Gaussian that the model started as among the proposals
 
@@ -150,10 +151,11 @@ class CompletingDensity(DefendedDensity):
                 given = conditions.to(origin)
                 shift = given @ fitted.coefficients @ whitening.matrix_inverse.T
                 fitted = fitted.known[0] if bool(given[:, -1:].any()) else fitted.unknown
-            weights = (1 - START_WEIGHT) * fitted.weights
+            weights, most = fitted.weights.topk(min(len(fitted.weights), MAX_COMPONENTS))
+            weights = (1 - START_WEIGHT) * weights / weights.sum()
             log_weights = torch.cat([weights.new_tensor([START_WEIGHT]), weights]).log()
-            means = torch.cat([means, fitted.means])
-            factors = torch.cat([factors, fitted.scale_trils])
+            means = torch.cat([means, fitted.means[most]])
+            factors = torch.cat([factors, fitted.scale_trils[most]])
         whitened = GaussianMixture(log_weights, means, factors)
         unwhitened = whitened.mapped(whitening.matrix_inverse, whitening.mean)
         return Chain(*cast(list[Bijection], columns)), unwhitened, shift

@@ -171,7 +171,8 @@ class DDPMGenerator(ImageDensity):
     mixture_weights_ : ndarray of shape (4,) or (5,)
         Weights of the diffusion, of a Gaussian mixture and of the Gaussian the diffusion started
         as, both behind the same preconditioning, and of a Gaussian fitted to X; and, where both
-        preconditionings are kept, of the diffusion behind the other one.
+        preconditionings are kept, of the diffusion behind the other one. Up to 2,000 training rows
+        the mixture is a stack of many, of whitened rows.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)

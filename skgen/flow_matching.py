@@ -149,7 +149,8 @@ class FlowMatchingDensity(PathDensity):
     mixture_weights_ : ndarray of shape (4,) or (5,)
         Weights of the flow, of a Gaussian mixture and of the Gaussian the flow started as, both
         behind the same preconditioning, and of a Gaussian fitted to X; and, where both
-        preconditionings are kept, of the flow behind the other one.
+        preconditionings are kept, of the flow behind the other one. Up to 2,000 training rows the
+        mixture is a stack of many, of whitened rows.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
