@@ -91,7 +91,8 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
 
     Examples
     --------
-    >>>     >>> from sklearn.neighbors import KernelDensity
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from sklearn.neighbors import KernelDensity
     >>> from skgen.compose import StackedDensity
     >>> from skgen.datasets import TwoMoons
     >>> X = TwoMoons().sample(1000, random_state=0)

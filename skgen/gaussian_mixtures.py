@@ -74,7 +74,7 @@ def fit_stacked_mixtures(seed: int, z: Tensor) -> NormalMixture:
             mixture = clone(kind).set_params(random_state=(seed + fold) % 2**32).fit(rows[some])
             held_out[others, k] = mixture.score_samples(rows[others])
             fitted.append(mixture)
-    weights = np.tile(mixture_weights(held_out, floor=0.0), N_FOLDS) / N_FOLDS
+    weights = np.tile(mixture_weights(held_out, floor=0.0, tol=1e-5), N_FOLDS) / N_FOLDS
     kept = np.flatnonzero(weights > LEAST_SHARE)
     return _joined([fitted[i] for i in kept], weights[kept] / weights[kept].sum()).to(z.device)
 

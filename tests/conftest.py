@@ -9,8 +9,9 @@ from skgen import gaussian_mixtures
 from .estimators import ESTIMATORS, TRAINED, fit_once
 
 torch.set_num_threads(1)  # the networks are tiny: a second thread would only wait for the first
-# A tenth of a second less for each fit; their own tests have all sizes.
-ALL_SIZES, gaussian_mixtures.SIZES = gaussian_mixtures.SIZES, (1,)
+# A tenth of a second less for each fit; their own tests have all.
+ALL_MIXTURES = gaussian_mixtures.SIZES, gaussian_mixtures.FORMS_OF_DEFENCE
+gaussian_mixtures.SIZES, gaussian_mixtures.FORMS_OF_DEFENCE = (1,), [("full", 1e-6)]
 
 # Cheap fits stop long before they converge, and their densities are solved roughly.
 EXPECTED = ["sklearn.exceptions.ConvergenceWarning", "skgen.exceptions.SolverAccuracyWarning"]

@@ -11,14 +11,13 @@ from skgen.compose import StackedDensity
 from skgen.datasets import TwoMoons
 from skgen.gaussian_mixtures import (
     FORMS,
-    FORMS_OF_DEFENCE,
     _joined,
     candidates,
     fit_gaussian_mixture,
     fit_stacked_mixtures,
 )
 
-from .conftest import ALL_SIZES
+from .conftest import ALL_MIXTURES
 from .estimators import cheap_flow
 
 X, TEST = TwoMoons().sample(400, random_state=0), TwoMoons().sample(1000, random_state=1)
@@ -26,9 +25,10 @@ Z, Z_TEST = torch.tensor(X), torch.tensor(TEST)
 
 
 @pytest.fixture(autouse=True)
-def every_size(monkeypatch):
+def every_mixture(monkeypatch):
     """As it is outside of the tests."""
-    monkeypatch.setattr("skgen.gaussian_mixtures.SIZES", ALL_SIZES)
+    for name, value in zip(("SIZES", "FORMS_OF_DEFENCE"), ALL_MIXTURES, strict=True):
+        monkeypatch.setattr(f"skgen.gaussian_mixtures.{name}", value)
 
 
 @pytest.mark.parametrize("form", ["full", "tied", "diag"])
@@ -43,7 +43,7 @@ def test_join_is_the_weighted_mean(form):
 
 def test_stack_against_stacked_density():
     few = X[:39]  # one component each, where EM does not depend on the seed
-    members = list(candidates(39, FORMS_OF_DEFENCE).items())
+    members = list(candidates(39, ALL_MIXTURES[1]).items())
     assert all(mixture.n_components == 1 for _, mixture in members)
     folds = KFold(5, shuffle=True, random_state=7)
     stack = StackedDensity(estimators=members, cv=folds, min_weight=0).fit(few)
