@@ -59,3 +59,10 @@ def fitted(request):
 def trained(request):
     """Each listed estimator that is trained by gradient steps, unfitted."""
     return clone(ESTIMATORS[request.param])
+
+
+@pytest.fixture
+def every_mixture(monkeypatch):
+    """Stacks of mixtures as they are outside of the tests, and in other processes."""
+    for name, value in zip(("SIZES", "FORMS_OF_DEFENCE"), ALL_MIXTURES, strict=True):
+        monkeypatch.setattr(f"skgen.gaussian_mixtures.{name}", value)

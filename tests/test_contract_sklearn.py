@@ -122,7 +122,7 @@ def test_searches(estimator, search):
     assert found.score(FRAME) == found.best_estimator_.score(FRAME)
 
 
-def test_search_in_two_processes():
+def test_search_in_two_processes(every_mixture):
     choice = {"random_state": [0, 1]}
     one, two = (
         GridSearchCV(ESTIMATORS["flow"], choice, cv=2, n_jobs=n_jobs, error_score="raise").fit(X)

@@ -23,12 +23,7 @@ from .estimators import cheap_flow
 X, TEST = TwoMoons().sample(400, random_state=0), TwoMoons().sample(1000, random_state=1)
 Z, Z_TEST = torch.tensor(X), torch.tensor(TEST)
 
-
-@pytest.fixture(autouse=True)
-def every_mixture(monkeypatch):
-    """As it is outside of the tests."""
-    for name, value in zip(("SIZES", "FORMS_OF_DEFENCE"), ALL_MIXTURES, strict=True):
-        monkeypatch.setattr(f"skgen.gaussian_mixtures.{name}", value)
+pytestmark = pytest.mark.usefixtures("every_mixture")
 
 
 @pytest.mark.parametrize("form", ["full", "tied", "diag"])
