@@ -26,7 +26,7 @@ N_FOLDS = 5
 LEAST_SHARE = 1e-4  # of the rows; mixtures with less are left out
 
 
-class AnyMixture(GaussianMixture):
+class QuietMixture(GaussianMixture):
     """Gaussian mixture that does not mind if EM stops early: any state of it is a density."""
 
     def fit(self, X, y=None):
@@ -40,20 +40,20 @@ def mixture_sizes(n_rows: int) -> list[int]:
     return sorted({max(1, min(k, n_rows // 20)) for k in (4, 16)}, reverse=True)
 
 
-def candidates(n_rows: int, forms: Iterable[tuple[str, float]]) -> dict[str, AnyMixture]:
+def candidates(n_rows: int, forms: Iterable[tuple[str, float]]) -> dict[str, QuietMixture]:
     """Mixtures to stack, by name, for rows of columns with unit variance."""
     found = {}
     for form, ridge in forms:
         for k in SIZES:
             if (k == 1 and form != "tied") or 1 < k <= n_rows / 20:
-                mixture = AnyMixture(k, covariance_type=form, reg_covar=ridge)
+                mixture = QuietMixture(k, covariance_type=form, reg_covar=ridge)
                 found[f"{form}{k}_{ridge:g}"] = mixture
     return found
 
 
 def fit_gaussian_mixture(seed: int, n_components: int, z: Tensor) -> NormalMixture:
     """Gaussian mixture of preconditioned rows by EM."""
-    mixture = AnyMixture(
+    mixture = QuietMixture(
         n_components, reg_covar=1e-4, init_params="k-means++", random_state=seed % 2**32
     )
     return _joined([mixture.fit(z.cpu().numpy())], [1.0]).to(z.device)

@@ -72,7 +72,7 @@ DENSITIES = {
     "Stack": ours(StackedDensity),
     "Mixtures": lambda X, seed, quick: default_members(len(X))[0][1].fit(X).score_samples,
 }
-UNASKED = [name for name in DENSITIES if name != "Mixtures"]  # that member of Stack alone
+BY_DEFAULT = [name for name in DENSITIES if name != "Mixtures"]  # a member of Stack
 
 
 def splits(train, test, n_splits, seed, quick=False):
@@ -250,7 +250,7 @@ class Run:
 
 def main(argv=None):
     options = parser(__doc__, "density")
-    options.add_argument("--only", nargs="*", default=UNASKED, choices=list(DENSITIES))
+    options.add_argument("--only", nargs="*", default=BY_DEFAULT, choices=list(DENSITIES))
     options.add_argument("--tables", nargs="*", help="names of sets; all by default")
     options.add_argument("--splits", type=int, metavar="K", help="random splits of each")
     options.add_argument("--seed", type=int, default=0)

@@ -101,9 +101,8 @@ class NormalMixture(Density):
             matrices = whitening[some]
             offsets = (matrices @ means[some, :, None]).flatten()
             z = torch.addmm(-offsets, x, matrices.flatten(0, 1).T)
-            parts.append(-0.5 * z.view(len(x), len(some), d).square().sum(2))
-        joint = torch.cat(parts, dim=1) + constants
-        return joint.logsumexp(1) - 0.5 * d * math.log(2 * math.pi)
+            parts.append(standard_normal_log_prob(z.view(len(x), len(some), d)))
+        return (torch.cat(parts, dim=1) + constants).logsumexp(1)
 
     def sample(
         self, n: int, generator: torch.Generator, conditions: Tensor | None = None
@@ -118,8 +117,8 @@ class NormalMixture(Density):
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:
-    """Log-density of N(0, I) in nats at rows (n, d)."""
-    return -0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
+    """Log-density of N(0, I) in nats at rows (..., d)."""
+    return -0.5 * z.square().sum(-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
 
 
 def standard_normal(n: int, like: Tensor, generator: torch.Generator) -> Tensor:
