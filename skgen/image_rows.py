@@ -19,6 +19,7 @@ from .core.models import Preconditioned
 from .core.schedules import SchedulePath
 from .core.training import Plan
 from .core.unet import UNetVelocity
+from .gaussian_mixtures import FEW_ROWS
 from .path_density import PathDensity
 
 MAX_HELD_OUT = 256  # images; their loss would take longer than the training
@@ -88,9 +89,9 @@ class ImageDensity(PathDensity):
     def _kinds(self) -> list[str]:
         return ["scale"] if self._images else super()._kinds()
 
-    def _plan(self, n_features: int) -> Plan:
-        plan = super()._plan(n_features)
-        small = n_features < 256
+    def _plan(self, n_rows: int = FEW_ROWS) -> Plan:
+        plan = super()._plan(FEW_ROWS if self._images else n_rows)
+        small = self.n_features_in_ < 256
         batch, rate = (64, 3e-3 if small else 1e-3) if self._images else (512, 3e-3)
         if self._images and self.max_iter == "auto":
             plan = replace(plan, max_iter=5_000, round_length=125)

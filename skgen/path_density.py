@@ -185,7 +185,7 @@ class PathDensity(FieldDensity):
         check_is_fitted(self)
         check_n_samples(n_samples)
         generator = self._generator(random_state, self._place_module())
-        plan = self._plan(self.n_features_in_)
+        plan = self._plan()
         n_steps = plan.max_iter // 2 if max_iter is None else max_iter
         check_scalar(n_steps, "max_iter", Integral, min_val=1)
         plan = replace(plan, max_iter=n_steps, round_length=max(1, n_steps // 40))

@@ -37,6 +37,7 @@ except ImportError:  # scikit-learn < 1.9
 
 
 MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
+SHORTEST_ROUND = 25  # steps between two looks at the held-out rows
 MAX_SPREAD = 100_000  # rows that copies of rows with whole numbers may add up to
 
 
@@ -83,14 +84,15 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         x = self._checked(x, sample_weight)
         folding = self._folding(x, generator.initial_seed())
         x_train, x_held = self._hold_out(x, generator)
-        few = len(x_train) <= FEW_ROWS  # to tell the better preconditioning: both are kept
+        n_rows = len(x_train)
+        few = n_rows <= FEW_ROWS  # to tell the better preconditioning: both are kept
         if folding is not None:
             x_train = folding.spread(x_train, MAX_SPREAD, generator)
             x_held = x_held if x_held is None else folding.spread(x_held, MAX_HELD_OUT, generator)
             x = x_train if x_held is None else torch.cat([x_train, x_held])
         gaussian = self._gaussian(x)
         candidates = self._candidates(x_train, generator)
-        plan = self._plan(self.n_features_in_)
+        plan = self._plan(n_rows)
         n_rounds = math.ceil(min(self._probe_steps, plan.max_iter / 3) / plan.round_length)
         probe = n_rounds * plan.round_length if len(candidates) > 1 else 0
         first = plan.max_iter if few else probe
@@ -117,14 +119,18 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         )
         return mixture if folding is None else Folded(folding, mixture)
 
-    def _plan(self, n_features: int) -> Plan:
+    def _plan(self, n_rows: int = FEW_ROWS) -> Plan:
         """Settings of the training.
 
         With few features the data tell the density more exactly than the gradients that suffice
-        for more can follow.
+        for more can follow. Few rows are learnt by heart within a few hundred steps, so that rounds
+        of as many would miss the best and wait too long after it.
         """
         few, more = self._auto_max_iter
-        max_iter = (few if n_features <= 3 else more) if self.max_iter == "auto" else self.max_iter
+        auto = few if self.n_features_in_ <= 3 else more
+        max_iter = auto if self.max_iter == "auto" else self.max_iter
+        longest = max(1, max_iter // 40)
+        round_length = max(SHORTEST_ROUND, longest * n_rows // FEW_ROWS)
         return Plan(
             max_iter=max_iter,
             batch_size=self.batch_size,
@@ -132,7 +138,7 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
             weight_decay=self.weight_decay,
             tol=self.tol,
             patience=self.n_iter_no_change,
-            round_length=max(1, max_iter // 40),
+            round_length=min(longest, round_length),
         )
 
     @property

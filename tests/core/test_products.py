@@ -2,9 +2,29 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from skgen.core import products
 from skgen.core.products import SMALL, product
 
 SHAPES = [(3, 4, 5), (600, 40, 90), (600, 1, 1200), (1, 900, 1000)]
+
+
+@pytest.fixture(params=[False, True], autouse=True)
+def onednn(request, monkeypatch):
+    """Products with and without oneDNN, whichever this processor would take."""
+    if request.param and not torch.backends.mkldnn.is_available():
+        pytest.skip("this build of PyTorch is without oneDNN")
+    monkeypatch.setattr(products, "ONEDNN", request.param)
+
+
+@pytest.mark.parametrize(
+    "of_amd, avx_vnni, faster", [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_onednn_where_registers_are_wider_than_those_mkl_uses(
+    monkeypatch, of_amd, avx_vnni, faster
+):
+    found = {"avx512_f": True, "sse4a": of_amd, "avx_vnni": avx_vnni}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert products._onednn_is_faster() == (faster and torch.backends.mkldnn.is_available())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
