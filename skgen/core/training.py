@@ -54,7 +54,10 @@ class Plan:
     round_length: int
     accumulation: int = 1
 
-    warm_up: ClassVar[float] = 0.05
+    warm_up: ClassVar[float] = 0.06
+    # Of a cosine from the peak to 0. Steps of less than a twentieth of the peak learn little; the
+    # noise of larger ones averages out of the weights.
+    share_of_cosine: ClassVar[float] = 0.85
     max_norm: ClassVar[float] = 1.0
     ema_decay: ClassVar[float] = 0.999
     max_rollbacks: ClassVar[int] = 3
@@ -207,7 +210,7 @@ class Trainer:
         if progress < self.plan.warm_up:
             return self._rate * (0.04 + 0.96 * progress / self.plan.warm_up)
         progress = (progress - self.plan.warm_up) / (1 - self.plan.warm_up)
-        return self._rate * 0.5 * (1 + math.cos(math.pi * progress))
+        return self._rate * 0.5 * (1 + math.cos(math.pi * self.plan.share_of_cosine * progress))
 
     def _step(self) -> Tensor:
         gradient, step, share = self.flat.gradient, self.history.n_iter, 1 / self.plan.accumulation
