@@ -109,6 +109,14 @@ def test_untrained_flow_is_the_fitted_gaussian(solver, sizes):
     assert_allclose(flow.score_samples(X), expected, atol=tolerance, rtol=0)
 
 
+def test_few_rows_are_looked_at_more_often():
+    flow = FlowMatchingDensity()
+    flow.n_features_in_ = 4
+    lengths = [flow._plan(n_rows).round_length for n_rows in (5, 1_000, 2_000, 10**6)]
+    assert lengths == [25, 100, 200, 200]
+    assert flow.set_params(max_iter=90)._plan(5).round_length == 2
+
+
 def test_auto_keeps_the_better_on_held_out_rows():
     skewed = np.exp(np.random.RandomState(0).normal(size=(600, 2)) * [1.5, 1.0])
     flow = cheap_flow(max_iter=40).fit(skewed)

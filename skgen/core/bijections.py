@@ -52,9 +52,7 @@ class Chain(Bijection):
         def add_gradient(grad: Tensor, grad_log_det: Tensor) -> Tensor:
             with torch.no_grad():
                 for layer, kept in reversed(passes):
-                    grad, own = layer.training_backward(kept, grad, grad_log_det)
-                    for parameter, gradient in zip(layer.parameters(), own, strict=True):
-                        gradient_of(parameter).add_(gradient)
+                    grad = layer.training_backward(kept, grad, grad_log_det)
             return grad
 
         return x, log_det, add_gradient
@@ -68,10 +66,8 @@ class Layer(Bijection):
         """Image, log-determinant, and what `training_backward` needs."""
 
     @abstractmethod
-    def training_backward(
-        self, kept: Any, grad: Tensor, grad_log_det: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Gradients of x and of the parameters, in their order; it may overwrite what was kept."""
+    def training_backward(self, kept: Any, grad: Tensor, grad_log_det: Tensor) -> Tensor:
+        """Gradient of x; adds to those of the parameters, and may overwrite what was kept."""
 
 
 class Permutation(Layer):
@@ -93,11 +89,11 @@ class Permutation(Layer):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Permuted rows and zeros."""
-        return x[..., self.order], x.new_zeros(x.shape[:-1])
+        return x.index_select(-1, self.order), x.new_zeros(x.shape[:-1])
 
     def inverse(self, z: Tensor) -> Tensor:
         """Rows in the original order."""
-        return z[..., self.back]
+        return z.index_select(-1, self.back)
 
     def training_forward(
         self, x: Tensor, generator: torch.Generator
@@ -105,11 +101,9 @@ class Permutation(Layer):
         """See `Layer.training_forward`."""
         return *self.forward(x), None
 
-    def training_backward(
-        self, kept: None, grad: Tensor, grad_log_det: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
+    def training_backward(self, kept: None, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""
-        return self.inverse(grad), []
+        return self.inverse(grad)
 
 
 class LULinear(Layer):
@@ -158,9 +152,7 @@ class LULinear(Layer):
         matrix = lower @ upper
         return torch.addmm(self.bias, x, matrix.T), log_det, (x, lower, upper, matrix)
 
-    def training_backward(
-        self, kept: tuple, grad: Tensor, grad_log_det: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
+    def training_backward(self, kept: tuple, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""
         x, lower, upper, matrix = kept
         grad_matrix = grad.T @ x
@@ -168,4 +160,6 @@ class LULinear(Layer):
         packed = (grad_matrix @ upper.T).tril_(-1).add_(grad_upper.triu(1))
         diagonal = torch.addcmul(grad_log_det.sum(), grad_upper.diagonal(), upper.diagonal())
         packed.diagonal().copy_(diagonal)
-        return grad @ matrix, [packed, grad.sum(0)]
+        gradient_of(self.packed).add_(packed)
+        gradient_of(self.bias).add_(grad.sum(0))
+        return grad @ matrix

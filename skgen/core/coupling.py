@@ -12,7 +12,8 @@ from torch.nn.functional import linear
 
 from .activations import ACTIVATIONS
 from .bijections import Layer
-from .products import product
+from .interfaces import gradient_of
+from .products import add_product, product
 from .transformers import Transformer, bounded, bounded_slope
 from .two_layers import Workspace
 
@@ -60,12 +61,17 @@ class Coupling(Layer):
         n_kept, n_mapped = self.sizes if self.keep_first else self.sizes[::-1]
         widths = [n_kept, *hidden_layer_sizes]
         self.dropout, self.space = dropout, Workspace()
+        self.n_layers = len(widths)
         # The last row of each matrix of weights is the bias.
         for k, (n_in, n_out) in enumerate(pairwise(widths)):
             uniform = 2 * torch.rand(n_in + 1, n_out, generator=generator) - 1
             self.register_parameter(f"weight_{k}", nn.Parameter(uniform / (n_in + 1) ** 0.5))
         last = torch.zeros(widths[-1] + 1, n_mapped * transformer.n_parameters)
         self.register_parameter(f"weight_{len(hidden_layer_sizes)}", nn.Parameter(last))
+
+    @property
+    def _weights(self) -> list[nn.Parameter]:
+        return [getattr(self, f"weight_{k}") for k in range(self.n_layers)]
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         first, second = x.split(self.sizes, dim=-1)
@@ -76,7 +82,7 @@ class Coupling(Layer):
 
     def _condition(self, kept: Tensor) -> Tensor:
         """Parameters of the transformer for the mapped columns."""
-        *weights, last = (weight.to(kept.dtype) for weight in self.parameters(recurse=False))
+        *weights, last = (weight.to(kept.dtype) for weight in self._weights)
         hidden, _ = bounded(kept, self.input_limit, 1)
         for weight in weights:
             hidden = ACTIVATIONS[self.activation].function(affine(hidden, weight))
@@ -100,63 +106,59 @@ class Coupling(Layer):
         self, x: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, tuple]:
         """See `Layer.training_forward`."""
-        function, space = ACTIVATIONS[self.activation].function, self.space
+        function, space, weights = ACTIVATIONS[self.activation].function, self.space, self._weights
         kept, mapped = self._split(x)
-        kept_bounded, ratio = bounded(kept, self.input_limit, 1)
-        inputs, befores, drops = [kept_bounded], [], []
-        weights = list(self.parameters(recurse=False))
+        # The last column stays 1, whose weights are the biases.
+        inputs = [space(f"input {k}", kept, len(weight)) for k, weight in enumerate(weights)]
+        _, ratio = bounded(kept, self.input_limit, 1, out=inputs[0][:, :-1])
+        befores, drops = [], []
         for k, weight in enumerate(weights):
             before = space(f"before {k}", kept, weight.shape[1])
-            befores.append(product(inputs[k], weight[:-1], weight[-1], out=before))
-            if k < len(weights) - 1:
-                after = function(befores[k], out=space(f"after {k}", kept, weight.shape[1]))
+            befores.append(product(inputs[k], weight, out=before))
+            if k + 1 < len(weights):
+                function(befores[k], out=inputs[k + 1][:, :-1])
                 if self.dropout:
-                    drops.append(self._drawn(after, generator))
-                    self._drop(after, drops[k])
-                inputs.append(after)
+                    drops.append(self._drawn(inputs[k + 1], generator))
+                    self._drop(inputs[k + 1], drops[k])
         y, log_slope, transformed = self.transformer.forward(mapped, self._shaped(befores[-1]))
         passed = space.take_turn(), inputs, befores, drops, ratio, transformed
         return self._join(kept, y), log_slope.sum(-1), passed
 
-    def training_backward(
-        self, kept: tuple, grad: Tensor, grad_log_det: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
+    def training_backward(self, kept: tuple, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""
         turn, inputs, befores, drops, ratio, transformed = kept
         self.space.check(turn)
-        gradient = ACTIVATIONS[self.activation].gradient
+        gradient, weights = ACTIVATIONS[self.activation].gradient, self._weights
         to_kept, grad_y = self._split(grad)
         grad_log_slope = grad_log_det[:, None].expand_as(grad_y)
         to_mapped, parameters = self.transformer.gradient(transformed, grad_y, grad_log_slope)
         grad = parameters.flatten(-2)
-        grads: list[Tensor] = []
-        weights = list(self.parameters(recurse=False))
         for k, weight in reversed(list(enumerate(weights))):
-            to_weight = torch.empty_like(weight)
-            to_weight[:-1] = product(inputs[k].T, grad)
-            torch.sum(grad, 0, out=to_weight[-1])
-            grads.insert(0, to_weight)
+            add_product(gradient_of(weight), inputs[k].T, grad)
             if k:
-                to_input = product(grad, weight[:-1].T, out=inputs[k])
+                hidden = inputs[k][:, :-1]
+                to_input = product(grad, weight[:-1].T, out=hidden)
                 if self.dropout:
-                    self._drop(to_input, drops[k - 1])
+                    to_input = hidden.copy_(to_input)  # unless it is there already
+                    self._drop(inputs[k], drops[k - 1])
                 grad = gradient(to_input, befores[k - 1], out=befores[k - 1])
         to_input = product(grad, weights[0][:-1].T)
         to_kept = torch.addcmul(to_kept, to_input, bounded_slope(ratio, 1))
-        return self._join(to_kept, to_mapped), grads
+        return self._join(to_kept, to_mapped)
 
-    def _drawn(self, hidden: Tensor, generator: torch.Generator) -> Tensor:
+    def _drawn(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """Positions to set to zero, so many draws that each unit is among them by ``dropout``.
 
         Ten times as fast as a number for each unit.
         """
-        size = hidden.numel()
+        size = inputs.numel()
         count = round(math.log(1 - self.dropout) / math.log1p(-1 / max(size, 2)))
-        return torch.randint(size, (count,), generator=generator, device=hidden.device)
+        return torch.randint(size, (count,), generator=generator, device=inputs.device)
 
-    def _drop(self, hidden: Tensor, positions: Tensor) -> None:
-        hidden.view(-1).index_fill_(0, positions, 0.0)
-        hidden.div_(1 - self.dropout)
+    def _drop(self, inputs: Tensor, positions: Tensor) -> None:
+        inputs.view(-1).index_fill_(0, positions, 0.0)
+        inputs[:, :-1].div_(1 - self.dropout)
+        inputs[:, -1].fill_(1.0)
 
 
 def affine(x: Tensor, weight: Tensor) -> Tensor:

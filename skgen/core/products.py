@@ -41,14 +41,26 @@ def product(a: Tensor, b: Tensor, plus: Tensor | None = None, out: Tensor | None
     tensor of shape (n, m)
         ``out`` itself or a new tensor.
     """
-    if (
+    if _for_onednn(a, b):
+        bias, rest = (None, plus) if plus is not None and plus.ndim == 2 else (plus, None)
+        result = torch.ops.mkldnn._linear_pointwise(a, b.T, bias, "none", [], "")
+        return result if rest is None else result.add_(rest)
+    return torch.mm(a, b, out=out) if plus is None else torch.addmm(plus, a, b, out=out)
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add the product of two matrices to a third."""
+    if _for_onednn(a, b):
+        total.add_(product(a, b))
+    else:
+        total.addmm_(a, b)
+
+
+def _for_onednn(a: Tensor, b: Tensor) -> bool:
+    return (
         ONEDNN
         and a.dtype == torch.float32
         and a.is_cpu
         and len(a) * b.shape[1] * (a.shape[1] + 8) > SMALL
         and not torch._C._are_functorch_transforms_active()  # oneDNN knows no derivatives
-    ):
-        bias, rest = (None, plus) if plus is not None and plus.ndim == 2 else (plus, None)
-        result = torch.ops.mkldnn._linear_pointwise(a, b.T, bias, "none", [], "")
-        return result if rest is None else result.add_(rest)
-    return torch.mm(a, b, out=out) if plus is None else torch.addmm(plus, a, b, out=out)
+    )

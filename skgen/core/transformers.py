@@ -44,8 +44,9 @@ class Affine(Transformer):
         """See `Transformer.forward`."""
         log_scale, shift = parameters.unbind(-1)
         log_scale, ratio = bounded(log_scale, self.limit, self.limit)
-        scaled = log_scale.exp() * x
-        return scaled + shift, log_scale, (scaled, log_scale, ratio)
+        scale = log_scale.exp()
+        scaled = scale * x
+        return scaled + shift, log_scale, (scaled, scale, ratio)
 
     def inverse(self, y: Tensor, parameters: Tensor) -> Tensor:
         """See `Transformer.inverse`."""
@@ -57,10 +58,10 @@ class Affine(Transformer):
         self, kept: tuple, grad_y: Tensor, grad_log_slope: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See `Transformer.gradient`."""
-        scaled, log_scale, ratio = kept
+        scaled, scale, ratio = kept
         to_scale = torch.addcmul(grad_log_slope, grad_y, scaled)
         to_scale = to_scale * bounded_slope(ratio, self.limit)
-        return grad_y * log_scale.exp(), torch.stack([to_scale, grad_y], dim=-1)
+        return grad_y * scale, torch.stack([to_scale, grad_y], dim=-1)
 
 
 class RationalQuadratic(Transformer):
@@ -140,7 +141,9 @@ class RationalQuadratic(Transformer):
         return torch.where(inside, to_x, grad_y), to_parameters
 
 
-def bounded(x: Tensor, limit: float, slope: float) -> tuple[Tensor, Tensor]:
+def bounded(
+    x: Tensor, limit: float, slope: float, out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Map numbers smoothly into (-limit, limit), with a slope at 0.
 
     ``x r`` with ``r = 1 / sqrt(1 / slope^2 + x^2 / limit^2)``, of which r is returned too. It takes
@@ -148,7 +151,7 @@ def bounded(x: Tensor, limit: float, slope: float) -> tuple[Tensor, Tensor]:
     """
     start = torch.full((), slope**-2, dtype=x.dtype, device=x.device)
     ratio = torch.addcmul(start, x, x, value=limit**-2).rsqrt()
-    return x * ratio, ratio
+    return torch.mul(x, ratio, out=out), ratio
 
 
 def bounded_slope(ratio: Tensor, slope: float) -> Tensor:

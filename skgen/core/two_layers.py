@@ -21,11 +21,11 @@ class Workspace:
         self.turn = 0  # of the forward pass that wrote to them last
 
     def __call__(self, name: str, like: Tensor, width: int) -> Tensor:
-        """Tensor of a name, as many rows as ``like`` and a width."""
+        """Tensor of a name, as many rows as ``like`` and a width; ones at first."""
         key = (len(like), width, like.dtype, like.device)
         found = self.tensors.get(name)
         if found is None or (*found.shape, found.dtype, found.device) != key:
-            found = self.tensors[name] = like.new_empty(len(like), width)
+            found = self.tensors[name] = like.new_ones(len(like), width)
         return found
 
     def take_turn(self) -> int:

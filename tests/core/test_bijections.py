@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.testing import assert_close
 
 from skgen.core.bijections import Chain, LULinear, Permutation
@@ -162,6 +163,22 @@ def test_dropout_is_for_training_and_follows_the_generator():
     # The average over masks is near the map without.
     draws = torch.stack([training_forward(layer, x, generator(s))[0] for s in range(400)])
     assert (draws.mean(0) - layer(x)[0]).abs().mean() < 0.2 * draws.std(0).mean()
+
+
+def test_gradient_is_that_of_the_units_left_by_dropout():
+    layer, x = randomised(coupling(4, Affine(), dropout=0.5)), rows(4, 40, largest=1.0)
+    _, log_det, add_gradient = training_forward(layer, x, generator())
+    add_gradient(torch.zeros_like(x), torch.ones_like(log_det))
+    found = torch.cat([gradient.flatten() for gradient in gradients_of(layer)])
+
+    parameters = list(layer.parameters())
+    start = parameters_to_vector(parameters).detach()
+    direction = torch.randn(len(start), generator=generator(5), dtype=start.dtype)
+    ends = []
+    for step in (1e-6, -1e-6):
+        vector_to_parameters(start + step * direction, parameters)
+        ends.append(training_forward(layer, x, generator())[1].sum())
+    assert_close(found @ direction, (ends[0] - ends[1]) / 2e-6, rtol=1e-6, atol=1e-6)
 
 
 def test_a_gradient_is_taken_once():

@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from skgen.core import products
-from skgen.core.products import SMALL, product
+from skgen.core.products import SMALL, add_product, product
 
 SHAPES = [(3, 4, 5), (600, 40, 90), (600, 1, 1200), (1, 900, 1000)]
 
@@ -44,6 +44,15 @@ def test_product_is_that_of_matrices(dtype, shape, transposed):
         assert torch.equal(plus, before)
     space = torch.empty(n, m, dtype=dtype)
     assert_close(product(a, b, out=space), wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_add_product(shape):
+    n, k, m = shape
+    a, b, total = torch.randn(n, k), torch.randn(k, m), torch.randn(n, 2 * m)[:, m:]
+    wanted = total + a @ b
+    add_product(total, a, b)
+    assert_close(total, wanted, rtol=1e-4, atol=1e-3)
 
 
 def test_product_in_forward_mode():
