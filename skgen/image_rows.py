@@ -94,7 +94,7 @@ class ImageDensity(PathDensity):
         small = self.n_features_in_ < 256
         batch, rate = (64, 3e-3 if small else 1e-3) if self._images else (512, 3e-3)
         if self._images and self.max_iter == "auto":
-            plan = replace(plan, max_iter=5_000, round_length=125)
+            plan = replace(plan, max_iter=5_000, round_length=5_000 // plan.n_rounds)
         return replace(
             plan,
             batch_size=batch if self.batch_size == "auto" else self.batch_size,

@@ -188,7 +188,7 @@ class PathDensity(FieldDensity):
         plan = self._plan()
         n_steps = plan.max_iter // 2 if max_iter is None else max_iter
         check_scalar(n_steps, "max_iter", Integral, min_val=1)
-        plan = replace(plan, max_iter=n_steps, round_length=max(1, n_steps // 40))
+        plan = replace(plan, max_iter=n_steps, round_length=max(1, n_steps // plan.n_rounds))
         reflow, parts = Reflow(copy.deepcopy(self._model)), []
         for start in range(0, n_samples, CHUNK_ROWS):
             n, given = min(CHUNK_ROWS, n_samples - start), None

@@ -129,7 +129,7 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         few, more = self._auto_max_iter
         auto = few if self.n_features_in_ <= 3 else more
         max_iter = auto if self.max_iter == "auto" else self.max_iter
-        longest = max(1, max_iter // 40)
+        longest = max(1, max_iter // Plan.n_rounds)
         round_length = max(SHORTEST_ROUND, longest * n_rows // FEW_ROWS)
         return Plan(
             max_iter=max_iter,

@@ -156,6 +156,7 @@ class Coupling(Layer):
         return torch.randint(size, (count,), generator=generator, device=inputs.device)
 
     def _drop(self, inputs: Tensor, positions: Tensor) -> None:
+        """Set positions of the units to zero and enlarge the rest; the ones stay."""
         inputs.view(-1).index_fill_(0, positions, 0.0)
         inputs[:, :-1].div_(1 - self.dropout)
         inputs[:, -1].fill_(1.0)

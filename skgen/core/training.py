@@ -54,6 +54,7 @@ class Plan:
     round_length: int
     accumulation: int = 1
 
+    n_rounds: ClassVar[int] = 40  # of a training with many rows
     warm_up: ClassVar[float] = 0.06
     # Of a cosine from the peak to 0. Steps of less than a twentieth of the peak learn little; the
     # noise of larger ones averages out of the weights.
