@@ -7,6 +7,8 @@ encoded conditions. The last of these is 1 where the conditions are known; else 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +37,16 @@ class Trainable(Density):
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Scalar to minimise on average over batches (n, d)."""
 
-    def add_gradient(self, x: Tensor, generator: torch.Generator, share: float = 1.0) -> Tensor:
+    def batches(self, x: Tensor, size: int, generator: torch.Generator) -> Iterable[Any]:
+        """Prepare batches of ``size`` rows for `add_gradient`, all those of rows (k size, d)."""
+        return x.split(size)
+
+    def add_gradient(self, batch: Any, generator: torch.Generator, share: float = 1.0) -> Tensor:
         """Add the gradient of `loss`, times ``share``, to those of the parameters.
 
         Returns the loss.
         """
-        loss = self.loss(x, generator)
+        loss = self.loss(batch, generator)
         loss.backward(loss.new_tensor(share))
         return loss.detach()
 

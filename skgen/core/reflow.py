@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -38,15 +40,18 @@ class Reflow(Trainable):
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Flow-matching loss of pairs."""
-        return self.flow.loss_of(self._regression(x, generator))
+        return self.flow.loss_of(*self.batches(x, len(x), generator))
 
-    def add_gradient(self, x: Tensor, generator: torch.Generator, share: float = 1.0) -> Tensor:
-        """See `Trainable.add_gradient`."""
-        return self.flow.add_gradient_of(self._regression(x, generator), share)
-
-    def _regression(self, x: Tensor, generator: torch.Generator) -> Regression:
+    def batches(self, x: Tensor, size: int, generator: torch.Generator) -> Iterable[Regression]:
+        """See `Trainable.batches`."""
         d = self.flow.n_features
-        return self.flow.regression_of_pairs(x[:, d:], x[:, :d], generator)
+        return self.flow.regressions_of_pairs(x[:, d:], x[:, :d], size, generator)
+
+    def add_gradient(
+        self, batch: Regression, generator: torch.Generator, share: float = 1.0
+    ) -> Tensor:
+        """See `Trainable.add_gradient`."""
+        return self.flow.add_gradient(batch, generator, share)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of the data of pairs."""

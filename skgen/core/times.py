@@ -86,6 +86,11 @@ class TimeColumns(NamedTuple):
     features: Tensor  # for the network
     zoom: Tensor
 
+    def split(self, size: int) -> list[TimeColumns]:
+        """Divide into batches."""
+        parts = [[None] * (len(self.alpha) // size) if c is None else c.split(size) for c in self]
+        return [TimeColumns(*batch) for batch in zip(*parts, strict=True)]
+
 
 class TrainingTimes:
     """Times for training, drawn once, with all that depends on them alone.
@@ -115,19 +120,23 @@ class TrainingTimes:
         power: float,
     ) -> None:
         self.path, self.target, self.features, self.power = path, target, features, power
-        self.batches: list[TimeColumns] = []
+        self.batches: list[tuple[TimeColumns, list[TimeColumns]]] = []
         self.turn = 0
 
-    def next_batch(self, x: Tensor, generator: torch.Generator) -> TimeColumns:
-        """Times for the rows of a batch, in its dtype and on its device."""
-        like = self.batches[0].alpha if self.batches else None
+    def next_batches(
+        self, x: Tensor, size: int, generator: torch.Generator
+    ) -> tuple[TimeColumns, list[TimeColumns]]:
+        """Times for rows (n, d), in their dtype and on their device, and those by batch."""
+        like = self.batches[0][0].alpha if self.batches else None
         if like is None or (len(like), like.dtype, like.device) != (len(x), x.dtype, x.device):
-            self.batches = self._draw(x, generator)
+            self.batches = self._draw(x, size, generator)
         self.turn += 1
         return self.batches[self.turn % len(self.batches)]
 
-    def _draw(self, x: Tensor, generator: torch.Generator) -> list[TimeColumns]:
-        n, n_batches = len(x), -(-self.n_times // len(x))
+    def _draw(
+        self, x: Tensor, size: int, generator: torch.Generator
+    ) -> list[tuple[TimeColumns, list[TimeColumns]]]:
+        n, n_batches = size, -(-self.n_times // len(x)) * (len(x) // size)
         place, offset = torch.rand(
             2, n_batches, n, 1, generator=generator, dtype=x.dtype, device=x.device
         )
@@ -154,11 +163,10 @@ class TrainingTimes:
             rate,
             *self.features(r),
         )
-        batches = [
-            TimeColumns(*batch) for batch in zip(*(c.split(n) for c in columns), strict=True)
-        ]
-        constant = bool((weight == weight[0]).all())
-        return [batch._replace(weight=None) for batch in batches] if constant else batches
+        all_times = TimeColumns(*columns)
+        if bool((weight == weight[0]).all()):
+            all_times = all_times._replace(weight=None)
+        return [(some, some.split(size)) for some in all_times.split(len(x))]
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "batches": []}

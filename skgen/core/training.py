@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +120,9 @@ class Trainer:
         Called after each round; a true result stops the training.
     """
 
+    max_at_once = 8  # batches that are prepared together
+    numbers_at_once = 2**14  # in their rows
+
     def __init__(
         self,
         model: Trainable,
@@ -199,12 +202,17 @@ class Trainer:
             maximize=False,
         )
 
-    def _shuffled_batches(self) -> Iterator[Tensor]:
-        n, size = len(self.rows), min(self.plan.batch_size, len(self.rows))
+    def _shuffled_batches(self) -> Iterator[Any]:
+        """Batches, prepared several at a time: small ones cost more to begin than to compute."""
+        rows, n = self.rows, len(self.rows)
+        size = min(self.plan.batch_size, n)
+        at_once = size * max(1, min(self.max_at_once, self.numbers_at_once // rows[:size].numel()))
+        left = torch.empty(0, dtype=torch.long, device=rows.device)
         while True:
-            order = torch.randperm(n, generator=self.generator, device=self.rows.device)
-            for some in order[: n - n % size].split(64 * size):
-                yield from self.rows.index_select(0, some).split(size)
+            order = torch.randperm(n, generator=self.generator, device=rows.device)
+            *whole, left = torch.cat([left, order]).split(at_once)
+            for some in whole:
+                yield from self.model.batches(rows.index_select(0, some), size, self.generator)
 
     def _learning_rate(self, step: int) -> float:
         progress = step / self.plan.max_iter
