@@ -7,11 +7,13 @@ encoded conditions. The last of these is 1 where the conditions are known; else 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .draws import rows_at_once, shuffled
 
 
 class Density(nn.Module, ABC):
@@ -37,9 +39,10 @@ class Trainable(Density):
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Scalar to minimise on average over batches (n, d)."""
 
-    def batches(self, x: Tensor, size: int, generator: torch.Generator) -> Iterable[Any]:
-        """Prepare batches of ``size`` rows for `add_gradient`, all those of rows (k size, d)."""
-        return x.split(size)
+    def batches(self, x: Tensor, size: int, generator: torch.Generator) -> Iterator[Any]:
+        """Yield what `add_gradient` takes, of about ``size`` of the rows each, without end."""
+        for index in shuffled(x, rows_at_once(x, size), generator):
+            yield from x.index_select(0, index).split(size)
 
     def add_gradient(self, batch: Any, generator: torch.Generator, share: float = 1.0) -> Tensor:
         """Add the gradient of `loss`, times ``share``, to those of the parameters.

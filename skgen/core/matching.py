@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import cycle
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .draws import Independent, Joint, rows_at_once, stratified
 from .gaussian import StandardNormal
 from .interfaces import Density, Transport, join
 from .networks import Network
@@ -71,7 +72,7 @@ class FlowMatching(Transport):
         self.objective, self.base = objective, StandardNormal(n_features)
         # Of the rows that the loss averages over.
         self.group_size = 512 if n_features <= FEW_FEATURES else 64
-        self._times = TrainingTimes(path, objective.target, network.time_features, self.time_power)
+        self.times = TrainingTimes(path, objective.target, network.time_features, self.time_power)
         self._space, self.noise = Workspace(), Noise()
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -86,29 +87,50 @@ class FlowMatching(Transport):
         Xu, Tong and Jaakkola, "Stable target field for reduced variance score estimation in
         diffusion models", 2023.
         """
-        return self.loss_of(*self.batches(rows, len(rows), generator))
+        rows = rows[: self._even(len(rows))]
+        times = self.times(stratified(len(rows), 1, rows, generator))
+        return self.loss_of(self._regression(rows, None, times, len(rows), generator))
+
+    def batches(self, rows: Tensor, size: int, generator: torch.Generator) -> Iterator[Regression]:
+        """See `Trainable.batches`."""
+        size = self._even(size)
+        kind = Joint if self.n_features <= FEW_FEATURES else Independent
+        draws = kind(self._split(rows)[0], size, rows_at_once(rows, size), generator)
+        # Once for all: in each step it would cost a small network a tenth of its training.
+        times = [(t, t.split(size)) for t in self.times(draws.times).split(draws.at_once)]
+        for (together, by_batch), (index, noise) in zip(cycle(times), draws, strict=False):
+            chosen = rows.index_select(0, index)
+            joint = self._regression(chosen, noise, together, size, generator)
+            parts = joint.rows.split(size), joint.target.split(size), by_batch
+            yield from map(Regression, *parts)
+
+    def _even(self, size: int) -> int:
+        """Rows of a batch, so many that all its groups have as many."""
+        return size - size % max(1, size // self.group_size)
 
     @torch.no_grad()
-    def batches(self, rows: Tensor, size: int, generator: torch.Generator) -> Iterable[Regression]:
-        """See `Trainable.batches`."""
-        n_groups = max(1, size // self.group_size)  # of a batch
-        batches = rows.view(-1, size, rows.shape[1])
-        batches = batches[:, : size - size % n_groups]  # the rest sits this out
-        n_batches, size = batches.shape[:2]
-        x, true = self._split(batches.flatten(0, 1))
+    def _regression(
+        self,
+        rows: Tensor,
+        noise: Tensor | None,
+        times: TimeColumns,
+        size: int,
+        generator: torch.Generator,
+    ) -> Regression:
+        """What the network is to learn from batches of ``size``; noise is drawn if not given."""
+        x, true = self._split(rows)
         shown = self._hide(true, generator)
-        noise = self.noise.draw(self.base, x, generator)
+        if noise is None or not isinstance(self.base, StandardNormal):
+            noise = self.noise.draw(self.base, x, generator)
         if self.objective.pairing is not None:
             parts = zip(noise.split(size), x.split(size), strict=True)
-            noise = torch.cat(
-                [ours[self.objective.pairing(ours, theirs)] for ours, theirs in parts]
-            )
-        times, by_batch = self._times.next_batches(x, size, generator)
+            noise = torch.cat([z[self.objective.pairing(z, to)] for z, to in parts])
         x_t, target = self._on_the_way(x, noise, times)
         if self.has_score:
-            origin = self._expected_origin(x, x_t, true, shown, times, n_batches * n_groups)
+            n_groups = len(x) // size * max(1, size // self.group_size)
+            origin = self._expected_origin(x, x_t, true, shown, times, n_groups)
             target.addcmul_(times.origin_rate, origin - x)
-        return self._regressions(join(x_t, shown), target, by_batch)
+        return Regression(join(x_t, shown), target, times)
 
     def add_gradient(
         self, batch: Regression, generator: torch.Generator, share: float = 1.0
@@ -129,33 +151,23 @@ class FlowMatching(Transport):
     @torch.no_grad()
     def frozen_loss(self, rows: Tensor, seed: int) -> float:
         """Mean loss of rows, at times and with noise that the seed decides."""
-        frozen, size = copy.copy(self), min(64, len(rows))
-        features, target = self.network.time_features, self.objective.target
-        frozen._times = TrainingTimes(self.path, target, features, self.time_power)
+        size = min(64, len(rows))
         generator = torch.Generator(rows.device).manual_seed(seed)
         parts = rows[: len(rows) - len(rows) % size].split(size)
-        return float(torch.stack([frozen.loss(part, generator) for part in parts]).mean())
+        return float(torch.stack([self.loss(part, generator) for part in parts]).mean())
 
-    def regressions_of_pairs(
-        self, rows: Tensor, noise: Tensor, size: int, generator: torch.Generator
-    ) -> Iterable[Regression]:
-        """Batches of ``size`` rows, each of which belongs to its noise (n, d)."""
+    def regression_of_pairs(
+        self, rows: Tensor, noise: Tensor, times: TimeColumns, generator: torch.Generator
+    ) -> Regression:
+        """What the network is to learn from rows each of which belongs to its noise (n, d)."""
         x, conditions = self._split(rows)
-        shown = self._hide(conditions, generator)
-        times, by_batch = self._times.next_batches(x, size, generator)
         x_t, target = self._on_the_way(x, noise, times)
-        return self._regressions(join(x_t, shown), target, by_batch)
+        return Regression(join(x_t, self._hide(conditions, generator)), target, times)
 
     def _on_the_way(self, x: Tensor, noise: Tensor, times: TimeColumns) -> tuple[Tensor, Tensor]:
         """Positions and excess velocities at times on the way from noise to data."""
         x_t = torch.addcmul(times.alpha * x, times.sigma, noise)
         return x_t, torch.addcmul(times.data_rate * x, times.noise_rate, noise)
-
-    def _regressions(
-        self, rows: Tensor, target: Tensor, times: list[TimeColumns]
-    ) -> Iterable[Regression]:
-        columns = (c.chunk(len(times)) for c in (rows, target))
-        return map(Regression, *columns, times)
 
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Positions (n, d) and conditions (n, k)."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import cycle
 
 import torch
 from torch import Tensor
 
+from .draws import Independent, stratified
 from .flow import Flow
 from .interfaces import Trainable, join
 from .matching import Regression
+from .times import TimeColumns
 
 
 class Reflow(Trainable):
@@ -40,18 +43,26 @@ class Reflow(Trainable):
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Flow-matching loss of pairs."""
-        return self.flow.loss_of(*self.batches(x, len(x), generator))
+        times = self.flow.times(stratified(len(x), 1, x, generator))
+        return self.flow.loss_of(self._regression(x, times, generator))
 
-    def batches(self, x: Tensor, size: int, generator: torch.Generator) -> Iterable[Regression]:
+    def batches(self, x: Tensor, size: int, generator: torch.Generator) -> Iterator[Regression]:
         """See `Trainable.batches`."""
-        d = self.flow.n_features
-        return self.flow.regressions_of_pairs(x[:, d:], x[:, :d], size, generator)
+        draws = Independent(x, size, size, generator)
+        times = self.flow.times(draws.times).split(size)
+        for some, (index, _) in zip(cycle(times), draws, strict=False):
+            yield self._regression(x.index_select(0, index), some, generator)
 
     def add_gradient(
         self, batch: Regression, generator: torch.Generator, share: float = 1.0
     ) -> Tensor:
         """See `Trainable.add_gradient`."""
         return self.flow.add_gradient(batch, generator, share)
+
+    @torch.no_grad()
+    def _regression(self, x: Tensor, times: TimeColumns, generator: torch.Generator) -> Regression:
+        d = self.flow.n_features
+        return self.flow.regression_of_pairs(x[:, d:], x[:, :d], times, generator)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of the data of pairs."""

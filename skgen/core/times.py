@@ -93,11 +93,9 @@ class TimeColumns(NamedTuple):
 
 
 class TrainingTimes:
-    """Times for training, drawn once, with all that depends on them alone.
+    """Times for training, with all that depends on them alone.
 
-    To compute that anew in each step would cost a small network a tenth of its training. The times
-    are ``t = 1 - (1-u)^power``, scaled to the path's interval. Each batch has one u in each of n
-    equal slices of (0, 1), and those of all batches are one in each of the slices' equal parts.
+    They are ``t = 1 - (1-u)^power`` for uniform u, scaled to the path's interval.
 
     Parameters
     ----------
@@ -109,7 +107,6 @@ class TrainingTimes:
     power : float
     """
 
-    n_times = 2**15  # of all batches together, about
     least_sigma = 0.02  # below it a position tells its row, and rounding would decide otherwise
 
     def __init__(
@@ -120,37 +117,29 @@ class TrainingTimes:
         power: float,
     ) -> None:
         self.path, self.target, self.features, self.power = path, target, features, power
-        self.batches: list[tuple[TimeColumns, list[TimeColumns]]] = []
-        self.turn = 0
+        evenly = (torch.arange(2**12, dtype=torch.float64)[:, None] + 0.5) / 2**12
+        weights = self._weights(self._of_path(evenly))
+        self.mean_weight = float(weights.mean())
+        self.weighted = bool((weights != weights[0]).any())
 
-    def next_batches(
-        self, x: Tensor, size: int, generator: torch.Generator
-    ) -> tuple[TimeColumns, list[TimeColumns]]:
-        """Times for rows (n, d), in their dtype and on their device, and those by batch."""
-        like = self.batches[0][0].alpha if self.batches else None
-        if like is None or (len(like), like.dtype, like.device) != (len(x), x.dtype, x.device):
-            self.batches = self._draw(x, size, generator)
-        self.turn += 1
-        return self.batches[self.turn % len(self.batches)]
-
-    def _draw(
-        self, x: Tensor, size: int, generator: torch.Generator
-    ) -> list[tuple[TimeColumns, list[TimeColumns]]]:
-        n, n_batches = size, -(-self.n_times // len(x)) * (len(x) // size)
-        place, offset = torch.rand(
-            2, n_batches, n, 1, generator=generator, dtype=x.dtype, device=x.device
-        )
-        u = torch.arange(n, device=x.device)[:, None] + (place.argsort(0) + offset) / n_batches
+    def _of_path(self, u: Tensor) -> Tensor:
         first, last = self.path.interval
-        t = first + (last - first) * (1 - (1 - (u / n).flatten(0, 1)) ** self.power)
+        u = u.clamp(max=1 - 2**-24)  # rounded, it may be 1
+        return first + (last - first) * (1 - (1 - u) ** self.power)
+
+    def _weights(self, t: Tensor) -> Tensor:
+        return TARGETS[self.target](self.path, t).square().expand_as(t)
+
+    def __call__(self, u: Tensor) -> TimeColumns:
+        """Columns for uniform numbers (n, 1) in [0, 1]."""
+        t = self._of_path(u)
         straight, r = LinearPath(), self.path.straight_time(t)
         alpha, sigma = straight.coefficients(r)
         data_rate, noise_rate = straight.excess_coefficients(r)
         rate = self.path.straight_rate(t)
         growth = sum(self.path.derivatives(t)) + rate * straight.gaussian_gain(r)
-        weight = TARGETS[self.target](self.path, t).square().expand_as(t)
         clear, ratio = sigma < self.least_sigma, alpha / sigma.clamp(min=self.least_sigma)
-        columns = (
+        return TimeColumns(
             alpha,
             sigma,
             data_rate,
@@ -158,15 +147,8 @@ class TrainingTimes:
             (data_rate - noise_rate * ratio).masked_fill(clear, 0.0),
             ratio / sigma.clamp(min=self.least_sigma),
             -0.5 * ratio**2,
-            weight / weight.mean(),
+            self._weights(t) / self.mean_weight if self.weighted else None,
             growth,
             rate,
             *self.features(r),
         )
-        all_times = TimeColumns(*columns)
-        if bool((weight == weight[0]).all()):
-            all_times = all_times._replace(weight=None)
-        return [(some, some.split(size)) for some in all_times.split(len(x))]
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "batches": []}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -120,9 +120,6 @@ class Trainer:
         Called after each round; a true result stops the training.
     """
 
-    max_at_once = 8  # batches that are prepared together
-    numbers_at_once = 2**14  # in their rows
-
     def __init__(
         self,
         model: Trainable,
@@ -143,7 +140,8 @@ class Trainer:
         self.average = self.flat.values.clone()
         self.best, self.good = self.average.clone(), self.average.clone()
         self._rate, self._rollbacks, self._waited, self._good_step = plan.learning_rate, 0, 0, 0
-        self._batches = self._shuffled_batches()
+        size = min(plan.batch_size, len(rows))
+        self._batches = iter(model.batches(rows, size, generator))
         self._start_optimiser()
 
     def run(self, until: int | None = None) -> None:
@@ -201,18 +199,6 @@ class Trainer:
             amsgrad=False,
             maximize=False,
         )
-
-    def _shuffled_batches(self) -> Iterator[Any]:
-        """Batches, prepared several at a time: small ones cost more to begin than to compute."""
-        rows, n = self.rows, len(self.rows)
-        size = min(self.plan.batch_size, n)
-        at_once = size * max(1, min(self.max_at_once, self.numbers_at_once // rows[:size].numel()))
-        left = torch.empty(0, dtype=torch.long, device=rows.device)
-        while True:
-            order = torch.randperm(n, generator=self.generator, device=rows.device)
-            *whole, left = torch.cat([left, order]).split(at_once)
-            for some in whole:
-                yield from self.model.batches(rows.index_select(0, some), size, self.generator)
 
     def _learning_rate(self, step: int) -> float:
         progress = step / self.plan.max_iter

@@ -5,6 +5,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from skgen.core.conditional import fit_categories, fit_residual
+from skgen.core.draws import stratified
 from skgen.core.flow import Flow
 from skgen.core.gaussian import StandardNormal, fit_gaussian
 from skgen.core.networks import velocity_network
@@ -99,7 +100,7 @@ def test_averaged_targets_come_from_rows_with_the_same_conditions():
     x, conditions = x.float(), conditions.float()
     rng = torch.Generator().manual_seed(0)
     times = TrainingTimes(LinearPath(), "velocity", flow.network.time_features, 1.5)
-    times, _ = times.next_batches(x, len(x), rng)
+    times = times(stratified(len(x), 1, x, rng))
     x_t = times.alpha * x + times.sigma * torch.randn(x.shape, generator=rng)
     shown = conditions * (torch.arange(64) % 5 > 0)[:, None]
     found = flow._expected_origin(x, x_t, conditions, shown, times, 1)

@@ -7,6 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from skgen.core import matching
+from skgen.core.draws import stratified
 from skgen.core.flow import Flow
 from skgen.core.gaussian import Gaussian
 from skgen.core.marginals import Whitening
@@ -139,38 +140,6 @@ def test_loss_is_least_for_the_exact_velocity():
     assert loss(0.1) + loss(-0.1) - 2 * loss(0.0) == pytest.approx(2 * 0.1**2, rel=1e-6)
 
 
-def test_training_times_are_stratified():
-    times = TrainingTimes(LinearPath(), "velocity", ExactVelocity().time_features, 1.5)
-    rows, generator = torch.zeros(100, 2, dtype=torch.float64), torch.Generator().manual_seed(0)
-    first, _ = times.next_batches(rows, 100, generator)
-    assert [c is None for c in first] == [name == "weight" for name in first._fields]
-    alpha = torch.stack([columns[0] for columns, _ in times.batches])[..., 0]
-    assert alpha.numel() >= times.n_times and alpha.shape[1] == 100
-    u = 1 - (1 - alpha) ** (1 / 1.5)
-    assert torch.equal((100 * u).floor(), torch.arange(100.0).double().expand_as(u))
-    parts = (u.numel() * u).floor().flatten().sort().values
-    assert torch.equal(parts, torch.arange(float(u.numel())).double())
-    others = [times.next_batches(rows, 100, generator)[0] for _ in range(len(times.batches) - 1)]
-    assert not any(torch.equal(first[0], other[0]) for other in others)
-    assert times.next_batches(rows, 100, generator)[0] is first
-    few, _ = times.next_batches(rows[:7].float(), 7, generator)
-    assert {(column.dtype, len(column)) for column in few if column is not None} == {
-        (torch.float32, 7)
-    }
-
-
-def test_training_times_are_stratified_batch_by_batch():
-    times = TrainingTimes(LinearPath(), "noise", ExactVelocity().time_features, 1.5)
-    rows, generator = torch.zeros(24, 2, dtype=torch.float64), torch.Generator().manual_seed(0)
-    together, batches = times.next_batches(rows, 8, generator)
-    assert len(together.alpha) == 24 and len(batches) == 3 == 24 // len(batches[0].weight)
-    for column, parts in zip(together, zip(*batches, strict=True), strict=True):
-        assert torch.equal(column, torch.cat(parts))
-    alpha = torch.stack([some.alpha for _, parts in times.batches for some in parts])[..., 0]
-    u = 1 - (1 - alpha) ** (1 / 1.5)
-    assert torch.equal((8 * u).floor(), torch.arange(8.0).double().expand_as(u))
-
-
 @pytest.mark.parametrize("few_features", [0, 3])
 @pytest.mark.parametrize("n, group_size, n_groups", [(12, 64, 1), (12, 4, 3), (14, 4, 3)])
 def test_loss_averages_over_the_rows_that_a_position_may_come_from(
@@ -209,9 +178,8 @@ def test_averaged_targets_of_rows_far_away_are_finite():
     x[:5] *= 10.0 ** torch.arange(1, 6)[:, None]
     expected = flow.loss(x.double(), torch.Generator().manual_seed(0))
     assert expected.isfinite() and flow.loss(x, torch.Generator().manual_seed(0)).isfinite()
-    many = torch.cat([x] * 64)
-    (batch,) = flow.batches(many, len(many), torch.Generator().manual_seed(0))
-    assert batch.target.isfinite().all()
+    batches = flow.batches(x, len(x), torch.Generator().manual_seed(0))
+    assert all(next(batches).target.isfinite().all() for _ in range(64))
 
 
 def test_average_keeps_the_mean_of_the_gradient_and_reduces_its_variance():
@@ -293,7 +261,7 @@ def test_interpolant_loss_is_half_the_regression_less_a_constant(path):
     """``|b|^2 / 2 - b . dx_t/dt`` with the velocity b of the path."""
     source = torch.Generator().manual_seed(0)
     x = torch.randn(8, 2, generator=source, dtype=torch.float64)
-    times = TrainingTimes(path, "velocity", lambda t: (t, t), 1.5).next_batches(x, 8, source)[0]
+    times = TrainingTimes(path, "velocity", lambda t: (t, t), 1.5)(stratified(8, 1, x, source))
     x_t, found, target = torch.randn(3, 8, 2, generator=source, dtype=torch.float64)
 
     def velocity(excess):
@@ -313,7 +281,7 @@ def test_gradient_of_the_loss(form, target):
     source = torch.Generator().manual_seed(0)
     x = torch.randn(8, 2, generator=source, dtype=torch.float64)
     path = PATHS["variance_preserving"]()
-    times = TrainingTimes(path, target, lambda t: (t, t), 1.5).next_batches(x, 8, source)[0]
+    times = TrainingTimes(path, target, lambda t: (t, t), 1.5)(stratified(8, 1, x, source))
     x_t, found, wanted = torch.randn(3, 8, 2, generator=source, dtype=torch.float64)
     found.requires_grad_()
     loss, slope = Objective(target, form)(found, wanted, x_t, times)
@@ -325,7 +293,7 @@ def test_growth_and_rate_make_the_velocity_of_the_path(path):
     source = torch.Generator().manual_seed(0)
     data, noise = torch.randn(2, 64, 2, generator=source, dtype=torch.float64)
     times = TrainingTimes(path, "velocity", lambda t: (t, t), 1.0)
-    columns, _ = times.next_batches(data, len(data), source)
+    columns = times(stratified(len(data), 1, data, source))
     # The features here are the straight times; find those of the path.
     first, last = path.interval
     t = torch.linspace(first, last, 200_001, dtype=torch.float64)
