@@ -230,7 +230,7 @@ class DDPMGenerator(ImageDensity):
     }
 
     _own_names = tuple(DIFFUSION_SAMPLERS)
-    _auto_max_iter = (18_000, 8_000)
+    _auto_max_iter = (15_000, 8_000)
     _probe_steps = 1_000
 
     def __init__(

@@ -198,7 +198,7 @@ class FlowMatchingDensity(PathDensity):
         "solver_tol": [Interval(Real, 0, None, closed="left")],
     }
 
-    _auto_max_iter = (18_000, 8_000)
+    _auto_max_iter = (15_000, 8_000)
     _probe_steps = 1_000
 
     def __init__(

@@ -89,6 +89,10 @@ class Joint(Independent):
         seed = int(torch.randint(2**31, (), generator=generator, device=x.device))
         sobol = SobolEngine(2 + x.shape[1], scramble=True, seed=seed)
         points = sobol.draw(n, dtype=torch.float64).to(x.device)
+        # By time in each batch: weights of origins that underflow, which takes a processor longer,
+        # then do so together.
+        batch = torch.arange(n, device=x.device) // size
+        points = points[(points[:, 0] + batch).argsort()]
         self.times, self.others = points[:, :1].to(x.dtype), points[:, 1:]
         self.order = nearby(x)
 
@@ -100,7 +104,7 @@ class Joint(Independent):
                 others.shape[1], generator=self.generator, dtype=others.dtype, device=x.device
             )
             for part in others.split(self.at_once):
-                u = (part + shift) % 1
+                u = (part + shift).frac_()
                 place = (u[:, 0] * len(x)).long()
                 # Single precision can tell neither end from the number next to it.
                 ends = (2 * u[:, 1:] - 1).to(torch.float32).clamp(-1 + 2**-23, 1 - 2**-23)
