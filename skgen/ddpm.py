@@ -132,7 +132,7 @@ class DDPMGenerator(ImageDensity):
     weight_decay : float, default=1e-4
         Decoupled weight decay.
     max_iter : int or "auto", default="auto"
-        Most gradient steps (not passes over the data); "auto" is 18,000 for up to three features,
+        Most gradient steps (not passes over the data); "auto" is 14,000 for up to three features,
         8,000 for more, and 5,000 for a U-Net.
     tol : float, default=1e-3
         Gain of the held-out score (nats, or see ``validation_scores_``) that counts as progress.
@@ -230,7 +230,7 @@ class DDPMGenerator(ImageDensity):
     }
 
     _own_names = tuple(DIFFUSION_SAMPLERS)
-    _auto_max_iter = (15_000, 8_000)
+    _auto_max_iter = (14_000, 8_000)
     _probe_steps = 1_000
 
     def __init__(

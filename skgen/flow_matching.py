@@ -113,7 +113,7 @@ class FlowMatchingDensity(PathDensity):
     weight_decay : float, default=1e-4
         Decoupled weight decay.
     max_iter : int or "auto", default="auto"
-        Most gradient steps (not passes over the data); "auto" is 18,000 for up to three features
+        Most gradient steps (not passes over the data); "auto" is 14,000 for up to three features
         and 8,000 for more.
     tol : float, default=1e-3
         Gain of the held-out score (nats) that counts as progress.
@@ -198,7 +198,7 @@ class FlowMatchingDensity(PathDensity):
         "solver_tol": [Interval(Real, 0, None, closed="left")],
     }
 
-    _auto_max_iter = (15_000, 8_000)
+    _auto_max_iter = (14_000, 8_000)
     _probe_steps = 1_000
 
     def __init__(

@@ -127,8 +127,7 @@ class FlowMatching(Transport):
             noise = torch.cat([z[self.objective.pairing(z, to)] for z, to in parts])
         x_t, target = self._on_the_way(x, noise, times)
         if self.has_score:
-            n_groups = len(x) // size * max(1, size // self.group_size)
-            origin = self._expected_origin(x, x_t, true, shown, times, n_groups)
+            origin = self._expected_origin(x, x_t, true, shown, times, size)
             target.addcmul_(times.origin_rate, origin - x)
         return Regression(join(x_t, shown), target, times)
 
@@ -199,9 +198,13 @@ class FlowMatching(Transport):
         true: Tensor,
         shown: Tensor,
         times: TimeColumns,
-        n_groups: int,
+        size: int,
     ) -> Tensor:
-        """Mean of the rows of a group, weighted by how likely each ``x_t`` came from them."""
+        """Mean of the rows of a group, weighted by how likely each ``x_t`` came from them.
+
+        Batches of ``size`` are sorted by time.
+        """
+        n_groups = len(x) // size * max(1, size // self.group_size)
 
         def grouped(columns: Tensor) -> Tensor:
             return columns.view(n_groups, -1, columns.shape[1])
@@ -215,14 +218,17 @@ class FlowMatching(Transport):
             rights += [true, true.square().sum(1, keepdim=True)]
         left, right = torch.cat(lefts, dim=1), torch.cat(rights, dim=1)
         if x.shape[1] <= FEW_FEATURES:
-            return self._mean_by_powers(left, right, x, n_groups)
+            whole_batches = n_groups == len(x) // size
+            return self._mean_by_powers(left, right, x, n_groups, by_time=whole_batches)
         weights = grouped(self._space("weights", x, len(x) // n_groups))
         torch.bmm(grouped(left), grouped(right).mT, out=weights)
         torch.softmax(weights, 2, out=weights)
         # Column by column: twice as fast as row by row with few columns.
         return torch.bmm(weights, grouped(x).mT.contiguous().mT).view_as(x)
 
-    def _mean_by_powers(self, left: Tensor, right: Tensor, x: Tensor, n_groups: int) -> Tensor:
+    def _mean_by_powers(
+        self, left: Tensor, right: Tensor, x: Tensor, n_groups: int, by_time: bool
+    ) -> Tensor:
         """Mean of rows, weighted by the softmax of products (each row of left with all of right).
 
         Each weight is divided by that of the row of the same number, where it came from, instead of
@@ -234,14 +240,20 @@ class FlowMatching(Transport):
         own = (left * right).sum(1, keepdim=True)
         left = torch.cat([left, -own], dim=1).mul_(math.log2(math.e))
         right, x_one = torch.cat([right, one], dim=1), torch.cat([x, one], dim=1)
-        sums = torch.empty_like(x_one.T)
-        parts = (
-            c.chunk(n_groups, dim) for c, dim in ((left.T, 1), (right, 0), (x_one.T, 1), (sums, 1))
-        )
-        for to, origin, row, found in zip(*parts, strict=True):
-            weights = self._space("weights", origin, len(origin))
-            weights = product(origin, to, out=weights)
-            torch.exp2(weights, out=weights)
-            found.copy_(row @ weights)
+        to, row, sums = left.T, x_one.T, torch.empty_like(x_one.T)
+        size = len(x) // n_groups
+        half, quarter = size // 2, size // 4
+        some = [(0, size, 0, size)]
+        if by_time and quarter:
+            # Early positions may have come from many rows; the mean of a few of them will do.
+            some = [(0, quarter, 0, quarter), (quarter, half, quarter, half), (half, size, 0, size)]
+        for group in range(0, len(x), size):
+            for begin, end, first, last in some:
+                positions = slice(group + begin, group + end)
+                origins = slice(group + first, group + last)
+                weights = self._space(f"weights {begin}", right[origins], end - begin)
+                weights = product(right[origins], to[:, positions], out=weights)
+                torch.exp2(weights, out=weights)
+                sums[:, positions] = row[:, origins] @ weights
         mean = (sums[:-1] / sums[-1]).T
         return torch.where(mean.isfinite(), mean, x)
