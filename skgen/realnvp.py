@@ -19,7 +19,7 @@ from .core.transformers import Affine, RationalQuadratic
 from .gaussian_mixtures import fit_gaussian_mixture, mixture_sizes
 from .trained_flow import TrainedFlow
 
-FEW_ROWS = 500  # up to which training leaves out more units
+OVERFITTED_ROWS = 500  # up to which training leaves out more units
 DROPOUT, DROPOUT_OF_FEW = 0.1, 0.3
 
 
@@ -233,7 +233,7 @@ class RealNVPDensity(TrainedFlow):
     def _build_model(self, z: Tensor, generator: torch.Generator) -> CouplingFlow:
         d, sizes, dropout = z.shape[1], self._hidden_layer_sizes(), self.dropout
         if dropout == "auto":
-            dropout = DROPOUT_OF_FEW if len(z) <= FEW_ROWS else DROPOUT
+            dropout = DROPOUT_OF_FEW if len(z) <= OVERFITTED_ROWS else DROPOUT
         layers: list[Bijection] = []
         for k in range(self.n_blocks):
             if self.linear == "lu":

@@ -89,8 +89,8 @@ class Joint(Independent):
         seed = int(torch.randint(2**31, (), generator=generator, device=x.device))
         sobol = SobolEngine(2 + x.shape[1], scramble=True, seed=seed)
         points = sobol.draw(n, dtype=torch.float64).to(x.device)
-        # By time in each batch: weights of origins that underflow, which takes a processor longer,
-        # then do so together.
+        # By time in each batch, as stratified ones are. It also lets weights of origins that
+        # underflow, which takes a processor longer, do so together.
         batch = torch.arange(n, device=x.device) // size
         points = points[(points[:, 0] + batch).argsort()]
         self.times, self.others = points[:, :1].to(x.dtype), points[:, 1:]
