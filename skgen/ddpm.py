@@ -231,7 +231,7 @@ class DDPMGenerator(ImageDensity):
 
     _own_names = tuple(DIFFUSION_SAMPLERS)
     _auto_max_iter = (14_000, 8_000)
-    _probe_steps = 1_000
+    _probe_steps = (1_400, 1_000)
 
     def __init__(
         self,

@@ -199,7 +199,7 @@ class FlowMatchingDensity(PathDensity):
     }
 
     _auto_max_iter = (14_000, 8_000)
-    _probe_steps = 1_000
+    _probe_steps = (1_400, 1_000)
 
     def __init__(
         self,

@@ -169,7 +169,7 @@ class RealNVPDensity(TrainedFlow):
     }
 
     _auto_max_iter = (3_600, 1_300)
-    _probe_steps = 300
+    _probe_steps = (300, 300)
 
     def __init__(
         self,

@@ -67,8 +67,9 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
     def _build_model(self, z: Tensor, generator: torch.Generator) -> Trainable:
         """Make an untrained model of whitened rows; weights from a generator on the CPU."""
 
-    _auto_max_iter: tuple[int, int]  # for up to three features, for more
-    _probe_steps: int  # after which "auto" keeps the better preconditioning, or a third of all
+    # Each for up to three features and for more.
+    _auto_max_iter: tuple[int, int]
+    _probe_steps: tuple[int, int]  # after which "auto" keeps the better preconditioning
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
         sizes = tuple(self.hidden_layer_sizes)
@@ -93,7 +94,8 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         gaussian = self._gaussian(x)
         candidates = self._candidates(x_train, generator)
         plan = self._plan(n_rows)
-        n_rounds = math.ceil(min(self._probe_steps, plan.max_iter / 3) / plan.round_length)
+        probe_steps = min(self._by_features(self._probe_steps), plan.max_iter / 3)
+        n_rounds = math.ceil(probe_steps / plan.round_length)
         probe = n_rounds * plan.round_length if len(candidates) > 1 else 0
         first = plan.max_iter if few else probe
         n_steps = len(candidates) * plan.max_iter if few else probe + plan.max_iter
@@ -126,9 +128,8 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         for more can follow. Few rows are learnt by heart within a few hundred steps, so that rounds
         of as many would miss the best and wait too long after it.
         """
-        few, more = self._auto_max_iter
-        auto = few if self.n_features_in_ <= 3 else more
-        max_iter = auto if self.max_iter == "auto" else self.max_iter
+        auto = self.max_iter == "auto"
+        max_iter = self._by_features(self._auto_max_iter) if auto else self.max_iter
         longest = max(1, max_iter // Plan.n_rounds)
         round_length = max(SHORTEST_ROUND, longest * n_rows // FEW_ROWS)
         return Plan(
@@ -140,6 +141,10 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
             patience=self.n_iter_no_change,
             round_length=min(longest, round_length),
         )
+
+    def _by_features(self, settings: tuple[int, int]) -> int:
+        few, more = settings
+        return few if self.n_features_in_ <= 3 else more
 
     @property
     def _max_held_out(self) -> int:
