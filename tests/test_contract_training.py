@@ -100,7 +100,7 @@ def test_verbose(trained, verbose, lines, capfd):
     out, err = capfd.readouterr()
     assert out == ""
     assert bool(err) == (verbose > 0)
-    assert len(re.findall(r"step \d+, loss \d", err)) == lines
+    assert len(re.findall(r"step \d+, loss -?\d", err)) == lines
     if verbose:
         assert "12/12" in err and re.search(r"loss=\d", err)
 
