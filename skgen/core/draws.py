@@ -88,27 +88,26 @@ class Joint(Independent):
         n = at_once * -(-N_POINTS // at_once)
         seed = int(torch.randint(2**31, (), generator=generator, device=x.device))
         sobol = SobolEngine(2 + x.shape[1], scramble=True, seed=seed)
-        points = sobol.draw(n, dtype=torch.float64).to(x.device)
+        points = sobol.draw(n, dtype=torch.float64)  # on the CPU: not all devices have float64
         # By time in each batch, as stratified ones are. It also lets weights of origins that
         # underflow, which takes a processor longer, do so together.
-        batch = torch.arange(n, device=x.device) // size
-        points = points[(points[:, 0] + batch).argsort()]
-        self.times, self.others = points[:, :1].to(x.dtype), points[:, 1:]
-        self.order = nearby(x)
+        points = points[(points[:, 0] + torch.arange(n) // size).argsort()]
+        self.times, self.others = points[:, :1].to(x.dtype).to(x.device), points[:, 1:]
+        self.order = nearby(x.cpu())
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield indices of rows (n,) and noise (n, d), without end."""
         x, others = self.x, self.others
         while True:
-            shift = torch.rand(
-                others.shape[1], generator=self.generator, dtype=others.dtype, device=x.device
-            )
+            shift = torch.rand(others.shape[1], generator=self.generator, device=x.device)
+            shift = shift.to(others.device)
             for part in others.split(self.at_once):
                 u = (part + shift).frac_()
                 place = (u[:, 0] * len(x)).long()
                 # Single precision can tell neither end from the number next to it.
                 ends = (2 * u[:, 1:] - 1).to(torch.float32).clamp(-1 + 2**-23, 1 - 2**-23)
-                yield self.order[place], (math.sqrt(2) * torch.erfinv(ends)).to(x.dtype)
+                noise = (math.sqrt(2) * torch.erfinv(ends)).to(x.dtype)
+                yield self.order[place].to(x.device), noise.to(x.device)
 
 
 def nearby(x: Tensor, n_bits: int = 8) -> Tensor:
