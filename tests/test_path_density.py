@@ -277,7 +277,9 @@ def test_hutchinson_is_unbiased_with_the_error_it_reports(kind, sizes):
     assert np.mean(errors) == pytest.approx(spread.mean(), rel=0.35)
     fitted = clone(flow).set_params(divergence=kind, n_probes=8).fit(rows)
     assert fitted.log_density_error(rows).mean() > 0
-    assert np.array_equal(fitted.score_samples(rows[:5]), fitted.score_samples(rows)[:5])
+    # The probes are those of the row, whichever rows are beside it.
+    alone, among = fitted.score_samples(rows[:5]), fitted.score_samples(rows)[:5]
+    assert_allclose(alone, among, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
