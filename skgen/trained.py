@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from .completion import CompletingDensity
 from .core.activations import ACTIVATIONS
+from .core.draws import FEW_FEATURES
 from .core.gaussian import standard_normal_log_prob
 from .core.interfaces import Density, Trainable
 from .core.marginals import PRECONDITIONERS
@@ -67,9 +68,9 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
     def _build_model(self, z: Tensor, generator: torch.Generator) -> Trainable:
         """Make an untrained model of whitened rows; weights from a generator on the CPU."""
 
-    # Each for up to three features and for more.
+    # Each for up to `FEW_FEATURES` and for more.
     _auto_max_iter: tuple[int, int]
-    _probe_steps: tuple[int, int]  # after which "auto" keeps the better preconditioning
+    _probe_steps: tuple[int, int]  # before "auto" chooses a preconditioning, or a third of all
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
         sizes = tuple(self.hidden_layer_sizes)
@@ -144,7 +145,7 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
 
     def _by_features(self, settings: tuple[int, int]) -> int:
         few, more = settings
-        return few if self.n_features_in_ <= 3 else more
+        return few if self.n_features_in_ <= FEW_FEATURES else more
 
     @property
     def _max_held_out(self) -> int:

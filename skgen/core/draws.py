@@ -11,7 +11,8 @@ from torch.quasirandom import SobolEngine
 
 MAX_AT_ONCE = 8  # batches that are prepared together: small ones take longer to begin than to do
 NUMBERS_AT_ONCE = 2**14  # in their rows
-N_POINTS = 2**15  # of all batches whose times are drawn together, about
+N_POINTS = 2**15  # that are drawn together, about, whose times return in all batches after these
+FEW_FEATURES = 3  # with which rows are dense enough for more care to pay
 
 
 def rows_at_once(rows: Tensor, size: int) -> int:
@@ -39,6 +40,10 @@ def stratified(size: int, n_batches: int, like: Tensor, generator: torch.Generat
     return ((slices + (place.argsort(0) + offset) / n_batches) / size).flatten(0, 1)
 
 
+def _n_points(at_once: int) -> int:
+    return at_once * math.ceil(N_POINTS / at_once)
+
+
 class Independent:
     """Draws of rows and times that do not depend on each other.
 
@@ -61,8 +66,7 @@ class Independent:
 
     def __init__(self, x: Tensor, size: int, at_once: int, generator: torch.Generator) -> None:
         self.x, self.at_once, self.generator = x, at_once, generator
-        n_batches = at_once // size * -(-N_POINTS // at_once)
-        self.times = stratified(size, n_batches, x, generator)
+        self.times = stratified(size, _n_points(at_once) // size, x, generator)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield indices of rows (n,), without noise for them, without end."""
@@ -85,7 +89,7 @@ class Joint(Independent):
 
     def __init__(self, x: Tensor, size: int, at_once: int, generator: torch.Generator) -> None:
         self.x, self.at_once, self.generator = x, at_once, generator
-        n = at_once * -(-N_POINTS // at_once)
+        n = _n_points(at_once)
         seed = int(torch.randint(2**31, (), generator=generator, device=x.device))
         sobol = SobolEngine(2 + x.shape[1], scramble=True, seed=seed)
         points = sobol.draw(n, dtype=torch.float64)  # on the CPU: not all devices have float64

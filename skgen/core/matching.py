@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .draws import Independent, Joint, rows_at_once, stratified
+from .draws import FEW_FEATURES, Independent, Joint, rows_at_once, stratified
 from .gaussian import StandardNormal
 from .interfaces import Density, Transport, join
 from .networks import Network
@@ -19,8 +19,6 @@ from .paths import GaussianPath
 from .products import product
 from .times import TimeColumns, TrainingTimes
 from .two_layers import Workspace
-
-FEW_FEATURES = 3  # with which more rows are near each other
 
 
 class Regression(NamedTuple):
@@ -70,7 +68,7 @@ class FlowMatching(Transport):
         super().__init__()
         self.network, self.path, self.n_features = network, path, n_features
         self.objective, self.base = objective, StandardNormal(n_features)
-        # Of the rows that the loss averages over.
+        # Rows that the loss averages over; with few features more of them are near.
         self.group_size = 512 if n_features <= FEW_FEATURES else 64
         self.times = TrainingTimes(path, objective.target, network.time_features, self.time_power)
         self._space, self.noise = Workspace(), Noise()
