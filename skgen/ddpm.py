@@ -230,8 +230,8 @@ class DDPMGenerator(ImageDensity):
     }
 
     _own_names = tuple(DIFFUSION_SAMPLERS)
-    _auto_max_iter = (14_000, 8_000)
-    _probe_steps = (1_400, 1_000)
+    _auto_max_iter = (13_000, 8_000)
+    _probe_steps = (1_300, 600)
 
     def __init__(
         self,

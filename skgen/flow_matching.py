@@ -198,8 +198,8 @@ class FlowMatchingDensity(PathDensity):
         "solver_tol": [Interval(Real, 0, None, closed="left")],
     }
 
-    _auto_max_iter = (14_000, 8_000)
-    _probe_steps = (1_400, 1_000)
+    _auto_max_iter = (13_000, 8_000)
+    _probe_steps = (1_300, 600)
 
     def __init__(
         self,

@@ -104,7 +104,7 @@ class Joint(Independent):
         x, others = self.x, self.others
         while True:
             shift = torch.rand(others.shape[1], generator=self.generator, device=x.device)
-            shift = shift.to(others.device)
+            shift = shift.to(others.device, others.dtype)
             for part in others.split(self.at_once):
                 u = (part + shift).frac_()
                 place = (u[:, 0] * len(x)).long()

@@ -135,7 +135,7 @@ class FlowMatching(Transport):
         """See `Trainable.add_gradient`."""
         found, add_gradient = self.network.training_forward(*batch.inputs)
         loss, slope = self._loss_and_slope(found, batch)
-        add_gradient(share * slope)
+        add_gradient(slope if share == 1 else share * slope)
         return loss
 
     def loss_of(self, batch: Regression) -> Tensor:

@@ -45,7 +45,8 @@ class Objective:
         error = found - target
         if self.form == "regression":
             slope = error if times.weight is None else times.weight * error
-            return torch.mean(error * slope), slope * (2 / slope.numel())
+            loss = torch.dot(error.flatten(), slope.flatten()) / slope.numel()
+            return loss, slope * (2 / slope.numel())
         velocity = torch.addcmul(times.growth * x_t, times.rate, target)
         slope = times.rate.square() * error
         return 0.5 * (error * slope - velocity.square()).sum(1).mean(), slope / len(slope)

@@ -49,7 +49,7 @@ class TimeFeatures(nn.Module):
     phases: Tensor
 
     def __init__(
-        self, path: GaussianPath, n_frequencies: int = 10, resolution: float = 0.05
+        self, path: GaussianPath, n_frequencies: int = 6, resolution: float = 0.05
     ) -> None:
         super().__init__()
         self.path, self.resolution = path, resolution

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import warnings
@@ -59,7 +60,6 @@ class Plan:
     # Of a cosine from the peak to 0. Steps of less than a twentieth of the peak learn little; the
     # noise of larger ones averages out of the weights.
     share_of_cosine: ClassVar[float] = 0.85
-    max_norm: ClassVar[float] = 1.0
     ema_decay: ClassVar[float] = 0.999
     max_rollbacks: ClassVar[int] = 3
 
@@ -178,7 +178,7 @@ class Trainer:
         self._count = self.flat.values.new_zeros(())
 
     def _update(self, rate: float) -> None:
-        """Step of AdamW along the gradient clipped to a norm of ``max_norm``."""
+        """Step of AdamW along the gradient clipped to a norm of 1."""
         norm = torch.linalg.vector_norm(self.flat.gradient)
         first, second = self._moments
         # The function, as the object around it costs a small network a tenth of its training.
@@ -190,7 +190,7 @@ class Trainer:
             [],
             [self._count],
             fused=True,
-            grad_scale=(norm / self.plan.max_norm).clamp(min=1.0),  # divides the gradient
+            grad_scale=norm.clamp(min=1.0),  # divides the gradient
             lr=rate,
             beta1=0.9,
             beta2=0.999,
@@ -208,16 +208,15 @@ class Trainer:
         return self._rate * 0.5 * (1 + math.cos(math.pi * self.plan.share_of_cosine * progress))
 
     def _step(self) -> Tensor:
-        gradient, step, share = self.flat.gradient, self.history.n_iter, 1 / self.plan.accumulation
-        gradient.zero_()
-        loss = gradient.new_zeros(())
-        for _ in range(self.plan.accumulation):
-            loss += share * self.model.add_gradient(next(self._batches), self.generator, share)
+        step, n = self.history.n_iter, self.plan.accumulation
+        self.flat.gradient.zero_()
+        batches = itertools.islice(self._batches, n)
+        losses = [self.model.add_gradient(b, self.generator, 1 / n) for b in batches]
         self._update(self._learning_rate(step))
         decay = min(self.plan.ema_decay, (1 + step) / (10 + step))
         self.average.lerp_(self.flat.values, 1 - decay)
         self.history.n_iter += 1
-        return loss
+        return losses[0] if n == 1 else torch.stack(losses).mean()
 
     def _round(self, n_steps: int) -> float:
         total = self.flat.values.new_zeros(())
