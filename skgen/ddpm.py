@@ -132,11 +132,11 @@ class DDPMGenerator(ImageDensity):
     weight_decay : float, default=1e-4
         Decoupled weight decay.
     max_iter : int or "auto", default="auto"
-        Most gradient steps (not passes over the data); "auto" is 14,000 for up to three features,
+        Most gradient steps (not passes over the data); "auto" is 13,000 for up to three features,
         8,000 for more, and 5,000 for a U-Net.
     tol : float, default=1e-3
         Gain of the held-out score (nats, or see ``validation_scores_``) that counts as progress.
-    n_iter_no_change : int, default=10
+    n_iter_no_change : int, default=8
         Rounds of ``max_iter / 40`` steps without progress after which training stops.
     early_stopping : bool, default=True
         Whether to hold rows out, to stop when their log-likelihood no longer rises and to choose
@@ -266,7 +266,7 @@ class DDPMGenerator(ImageDensity):
         weight_decay=1e-4,
         max_iter="auto",
         tol=1e-3,
-        n_iter_no_change=10,
+        n_iter_no_change=8,
         early_stopping=True,
         validation_fraction=0.1,
         warm_start=False,
