@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from scipy.special import logsumexp
 
@@ -10,7 +12,7 @@ def mixture_weights(
     log_densities: np.ndarray,
     sample_weight: np.ndarray | None = None,
     floor: float = 1e-3,
-    prior: np.ndarray | float = 0.0,
+    prior: np.ndarray | float | Literal["best"] = 0.0,
     max_iter: int = 1000,
     tol: float = 1e-8,
 ) -> np.ndarray:
@@ -32,9 +34,10 @@ def mixture_weights(
     floor : float, default=1e-3
         Least weight of a component: no component is ruled out by a small held-out set, and no row
         can fall more than ``-log(floor)`` nats below any component.
-    prior : float or ndarray of shape (n_components,), default=0.0
+    prior : float, ndarray of shape (n_components,) or "best", default=0.0
         Rows ``a_k`` that count for a component before any is seen: a Dirichlet distribution of the
-        weights with parameters ``1 + a_k``. 0 is maximum likelihood.
+        weights with parameters ``1 + a_k``. 0 is maximum likelihood. "best" is one row for the
+        component that is best by itself, as maximum likelihood gives others more than they deserve.
     max_iter : int, default=1000
         Most iterations.
     tol : float, default=1e-8
@@ -62,9 +65,11 @@ def mixture_weights(
         telling &= sample_weight > 0
         sample_weight = sample_weight[telling]
     possible = log_densities[telling]
-    prior = np.broadcast_to(prior, n_components)
     weights = np.full(n_components, 1 / n_components)
     if len(possible):
+        if isinstance(prior, str):
+            means = np.average(possible, axis=0, weights=sample_weight)
+            prior = np.eye(n_components)[means.argmax()]
         for _ in range(max_iter):
             joint = possible + np.log(np.maximum(weights, 1e-300))
             responsibilities = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))

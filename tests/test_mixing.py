@@ -48,6 +48,14 @@ def test_prior_counts_as_rows():
     assert_allclose(weights, [7 / 22, 15 / 22], atol=1e-6)
 
 
+def test_best_component_is_a_row_ahead():
+    columns = np.random.RandomState(0).normal([0.0, 1.0, 0.5], size=(30, 3))
+    columns[0] = [-np.inf, 0.0, -np.inf]
+    ahead = mixture_weights(columns, prior=np.array([0.0, 1.0, 0.0]))
+    assert_allclose(mixture_weights(columns, prior="best"), ahead)
+    assert ahead[1] > mixture_weights(columns)[1] + 1e-3
+
+
 def test_impossible_rows_are_ignored():
     impossible = np.full((5, 4), -np.inf)
     expected = mixture_weights(LOG_DENSITIES)
