@@ -38,8 +38,9 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
 
     .. math:: \log p(x) = \log \sum_k w_k\, p_k(x)
 
-    The weights maximise the likelihood of held-out rows, so the mixture is about as good as its
-    best member, and better where the members fail on different rows. It is normalised, exact and
+    The weights maximise the likelihood of held-out rows, and of one row more that belongs to the
+    member that is best by itself, so the mixture is about as good as its best member, and better
+    where the members fail on different rows. It is normalised, exact and
     can be sampled like any density.
 
     Parameters
