@@ -76,7 +76,7 @@ X, moon = make_moons(3000, noise=0.06, random_state=0)
 density = RealNVPDensity(preconditioning="standardize", max_iter=1500, random_state=0).fit(X)
 
 whitening, flow = density.module_.components[0].bijection, density.module_.components[0].model
-layers = list(flow.chain.bijections)
+layers = list(flow.chain.layers)
 pairs = [Chain(*layers[2 * k : 2 * k + 2]) for k in range(density.n_blocks)]
 with torch.no_grad():
     forward = [whitening(torch.from_numpy(X))[0]]

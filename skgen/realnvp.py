@@ -10,11 +10,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from .base import BaseDensity
-from .core.bijections import Chain, LULinear, Permutation
+from .core.bijections import Layer, LayerChain, LULinear, Permutation
 from .core.coupling import Coupling
 from .core.coupling_flow import CouplingFlow, StudentT
 from .core.gaussian import StandardNormal
-from .core.interfaces import Bijection, Density
+from .core.interfaces import Density
 from .core.transformers import Affine, RationalQuadratic
 from .gaussian_mixtures import fit_gaussian_mixture, mixture_sizes
 from .trained_flow import TrainedFlow
@@ -234,7 +234,7 @@ class RealNVPDensity(TrainedFlow):
         d, sizes, dropout = z.shape[1], self._hidden_layer_sizes(), self.dropout
         if dropout == "auto":
             dropout = DROPOUT_OF_FEW if len(z) <= OVERFITTED_ROWS else DROPOUT
-        layers: list[Bijection] = []
+        layers: list[Layer] = []
         for k in range(self.n_blocks):
             if self.linear == "lu":
                 layers.append(LULinear(d))
@@ -245,7 +245,7 @@ class RealNVPDensity(TrainedFlow):
             layers.append(
                 Coupling(d, transformer, sizes, self.activation, k % 2 == 0, dropout, generator)
             )
-        return CouplingFlow(Chain(*layers), self._base(z, generator), self.input_noise)
+        return CouplingFlow(LayerChain(*layers), self._base(z, generator), self.input_noise)
 
     def _base(self, z: Tensor, generator: torch.Generator) -> Density:
         """Density of the noise."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
@@ -33,41 +32,97 @@ class Chain(Bijection):
             z = cast(Bijection, bijection).inverse(z)
         return z
 
-    @torch.no_grad()
-    def training_forward(
-        self, x: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
-        """As `forward` of `Layer` s, with dropout if any, and a function for the gradient.
 
-        That takes the gradients of image (n, d) and log-determinant (n,), adds to those of the
-        parameters, and returns that of x. Autograd would record each of many small operations,
-        which cost more than their arithmetic.
-        """
-        log_det, passes = x.new_zeros(len(x)), []
-        for layer in cast(Iterable[Layer], self.bijections):
-            x, part, kept = layer.training_forward(x, generator)
-            log_det += part
-            passes.append((layer, kept))
+def columns_of(x: Tensor) -> Tensor:
+    """Columns (d, n) of rows (..., d), one after the other in memory."""
+    d = x.shape[-1]
+    return x.movedim(-1, 0).reshape(d, x.numel() // d).contiguous()
 
-        def add_gradient(grad: Tensor, grad_log_det: Tensor) -> Tensor:
-            with torch.no_grad():
-                for layer, kept in reversed(passes):
-                    grad = layer.training_backward(kept, grad, grad_log_det)
-            return grad
 
-        return x, log_det, add_gradient
+def rows_of(columns: Tensor, like: Tensor) -> Tensor:
+    """Rows in the shape of others, of columns (d, n), whose memory they share."""
+    return columns.reshape(len(columns), *like.shape[:-1]).movedim(0, -1)
 
 
 class Layer(Bijection):
-    """A bijection that knows the gradient of its training pass."""
+    """A bijection of columns (d, n), each a run of memory, that knows the gradient of its pass.
+
+    So halves of the columns, and all that a network says of one, are runs too: elementwise
+    operations are as fast as can be, and products that give few columns up to four times as fast
+    as with the rows (n, d) as runs.
+    """
+
+    @abstractmethod
+    def map_columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Image (d, n) and log-determinants (n,), or one for all."""
+
+    @abstractmethod
+    def map_columns_back(self, z: Tensor) -> Tensor:
+        """Preimage (d, n)."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Image of rows (..., d) and their log-determinants."""
+        image, log_det = self.map_columns(columns_of(x))
+        return rows_of(image, x), log_det.expand(image.shape[1]).reshape(x.shape[:-1])
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Preimage of rows (..., d)."""
+        return rows_of(self.map_columns_back(columns_of(z)), z)
 
     @abstractmethod
     def training_forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Any]:
-        """Image, log-determinant, and what `training_backward` needs."""
+        """Image of columns (d, n), log-determinant, and what `training_backward` needs."""
 
     @abstractmethod
     def training_backward(self, kept: Any, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """Gradient of x; adds to those of the parameters, and may overwrite what was kept."""
+
+
+class LayerChain(Layer):
+    """Layers applied one after the other, which the columns pass without becoming rows between."""
+
+    def __init__(self, *layers: Layer) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def _in_order(self) -> list[Layer]:
+        return cast(list[Layer], list(self.layers))
+
+    def map_columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Layer.map_columns`."""
+        log_det = x.new_zeros(x.shape[1])
+        for layer in self._in_order():
+            x, part = layer.map_columns(x)
+            log_det = log_det + part
+        return x, log_det
+
+    def map_columns_back(self, z: Tensor) -> Tensor:
+        """See `Layer.map_columns_back`."""
+        for layer in reversed(self._in_order()):
+            z = layer.map_columns_back(z)
+        return z
+
+    @torch.no_grad()
+    def training_forward(
+        self, x: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, list]:
+        """See `Layer.training_forward`.
+
+        Autograd would record each of many small operations, which cost more than their arithmetic.
+        """
+        log_det, passes = x.new_zeros(x.shape[1]), []
+        for layer in self._in_order():
+            x, part, kept = layer.training_forward(x, generator)
+            log_det += part
+            passes.append((layer, kept))
+        return x, log_det, passes
+
+    @torch.no_grad()
+    def training_backward(self, kept: list, grad: Tensor, grad_log_det: Tensor) -> Tensor:
+        """See `Layer.training_backward`."""
+        for layer, passed in reversed(kept):
+            grad = layer.training_backward(passed, grad, grad_log_det)
+        return grad
 
 
 class Permutation(Layer):
@@ -87,23 +142,23 @@ class Permutation(Layer):
         self.register_buffer("order", order)
         self.register_buffer("back", order.argsort())
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Permuted rows and zeros."""
-        return x.index_select(-1, self.order), x.new_zeros(x.shape[:-1])
+    def map_columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Permuted columns and a zero."""
+        return x.index_select(0, self.order), x.new_zeros(())
 
-    def inverse(self, z: Tensor) -> Tensor:
-        """Rows in the original order."""
-        return z.index_select(-1, self.back)
+    def map_columns_back(self, z: Tensor) -> Tensor:
+        """Columns in the original order."""
+        return z.index_select(0, self.back)
 
     def training_forward(
         self, x: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, None]:
         """See `Layer.training_forward`."""
-        return *self.forward(x), None
+        return *self.map_columns(x), None
 
     def training_backward(self, kept: None, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""
-        return self.inverse(grad)
+        return self.map_columns_back(grad)
 
 
 class LULinear(Layer):
@@ -122,7 +177,7 @@ class LULinear(Layer):
         super().__init__()
         # Below the diagonal L, above it U, on it the logarithm of the diagonal of U.
         self.packed = nn.Parameter(torch.zeros(n_features, n_features))
-        self.bias = nn.Parameter(torch.zeros(n_features))
+        self.bias = nn.Parameter(torch.zeros(n_features, 1))
 
     def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """Matrices L and U, and the log-determinant."""
@@ -132,17 +187,16 @@ class LULinear(Layer):
         upper = packed.triu(1) + log_diagonal.exp().diag()
         return packed.tril(-1) + identity, upper, log_diagonal.sum()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mapped rows and their log-determinant."""
+    def map_columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Layer.map_columns`."""
         lower, upper, log_det = self._factors(x.dtype)
-        return x @ (lower @ upper).T + self.bias.to(x.dtype), log_det.expand(x.shape[:-1])
+        return torch.addmm(self.bias.to(x.dtype), lower @ upper, x), log_det
 
-    def inverse(self, z: Tensor) -> Tensor:
-        """Rows from their images, by substitution."""
+    def map_columns_back(self, z: Tensor) -> Tensor:
+        """See `Layer.map_columns_back`; by substitution."""
         lower, upper, _ = self._factors(z.dtype)
-        shifted = (z - self.bias.to(z.dtype))[..., None, :]
-        half = torch.linalg.solve_triangular(lower.T, shifted, upper=True, left=False)
-        return torch.linalg.solve_triangular(upper.T, half, upper=False, left=False)[..., 0, :]
+        half = torch.linalg.solve_triangular(lower, z - self.bias.to(z.dtype), upper=False)
+        return torch.linalg.solve_triangular(upper, half, upper=True)
 
     def training_forward(
         self, x: Tensor, generator: torch.Generator
@@ -150,16 +204,16 @@ class LULinear(Layer):
         """See `Layer.training_forward`."""
         lower, upper, log_det = self._factors(x.dtype)
         matrix = lower @ upper
-        return torch.addmm(self.bias, x, matrix.T), log_det, (x, lower, upper, matrix)
+        return torch.addmm(self.bias, matrix, x), log_det, (x, lower, upper, matrix)
 
     def training_backward(self, kept: tuple, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""
         x, lower, upper, matrix = kept
-        grad_matrix = grad.T @ x
+        grad_matrix = grad @ x.T
         grad_upper = lower.T @ grad_matrix
         packed = (grad_matrix @ upper.T).tril_(-1).add_(grad_upper.triu(1))
         diagonal = torch.addcmul(grad_log_det.sum(), grad_upper.diagonal(), upper.diagonal())
         packed.diagonal().copy_(diagonal)
         gradient_of(self.packed).add_(packed)
-        gradient_of(self.bias).add_(grad.sum(0))
-        return grad @ matrix
+        gradient_of(self.bias).add_(grad.sum(1, keepdim=True))
+        return matrix.T @ grad

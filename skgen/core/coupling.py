@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from .activations import ACTIVATIONS
 from .bijections import Layer
@@ -61,44 +61,45 @@ class Coupling(Layer):
         n_kept, n_mapped = self.sizes if self.keep_first else self.sizes[::-1]
         widths = [n_kept, *hidden_layer_sizes]
         self.dropout, self.space = dropout, Workspace()
-        self.n_layers = len(widths)
-        # The last row of each matrix of weights is the bias.
+        # The last column of each matrix of weights is the bias.
         for k, (n_in, n_out) in enumerate(pairwise(widths)):
-            uniform = 2 * torch.rand(n_in + 1, n_out, generator=generator) - 1
+            uniform = 2 * torch.rand(n_in + 1, n_out, generator=generator).T.contiguous() - 1
             self.register_parameter(f"weight_{k}", nn.Parameter(uniform / (n_in + 1) ** 0.5))
-        last = torch.zeros(widths[-1] + 1, n_mapped * transformer.n_parameters)
+        last = torch.zeros(transformer.n_parameters * n_mapped, widths[-1] + 1)
         self.register_parameter(f"weight_{len(hidden_layer_sizes)}", nn.Parameter(last))
 
     @property
     def _weights(self) -> list[nn.Parameter]:
-        return [getattr(self, f"weight_{k}") for k in range(self.n_layers)]
+        return cast(list[nn.Parameter], list(self._parameters.values()))
 
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = x.split(self.sizes, dim=-1)
+    def _split(self, columns: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = columns.split(self.sizes)
         return (first, second) if self.keep_first else (second, first)
 
     def _join(self, kept: Tensor, mapped: Tensor) -> Tensor:
-        return torch.cat((kept, mapped) if self.keep_first else (mapped, kept), dim=-1)
+        return torch.cat((kept, mapped) if self.keep_first else (mapped, kept))
 
     def _condition(self, kept: Tensor) -> Tensor:
         """Parameters of the transformer for the mapped columns."""
-        *weights, last = (weight.to(kept.dtype) for weight in self._weights)
         hidden, _ = bounded(kept, self.input_limit, 1)
-        for weight in weights:
-            hidden = ACTIVATIONS[self.activation].function(affine(hidden, weight))
-        return self._shaped(affine(hidden, last))
+        for k, weight in enumerate(self._weights):
+            if k:
+                hidden = ACTIVATIONS[self.activation].function(hidden)
+            matrix, bias = weight.to(kept.dtype).split([weight.shape[1] - 1, 1], dim=1)
+            hidden = torch.addmm(bias, matrix, hidden)
+        return self._shaped(hidden)
 
     def _shaped(self, parameters: Tensor) -> Tensor:
-        return parameters.unflatten(-1, (-1, self.transformer.n_parameters))
+        return parameters.view(self.transformer.n_parameters, -1, parameters.shape[1])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mapped rows and their log-determinants."""
+    def map_columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Layer.map_columns`."""
         kept, mapped = self._split(x)
         mapped, log_slope, _ = self.transformer.forward(mapped, self._condition(kept))
-        return self._join(kept, mapped), log_slope.sum(-1)
+        return self._join(kept, mapped), log_slope.sum(0)
 
-    def inverse(self, z: Tensor) -> Tensor:
-        """Rows from their images, as dear as the image."""
+    def map_columns_back(self, z: Tensor) -> Tensor:
+        """See `Layer.map_columns_back`; as dear as the image."""
         kept, mapped = self._split(z)
         return self._join(kept, self.transformer.inverse(mapped, self._condition(kept)))
 
@@ -108,21 +109,22 @@ class Coupling(Layer):
         """See `Layer.training_forward`."""
         function, space, weights = ACTIVATIONS[self.activation].function, self.space, self._weights
         kept, mapped = self._split(x)
-        # The last column stays 1, whose weights are the biases.
-        inputs = [space(f"input {k}", kept, len(weight)) for k, weight in enumerate(weights)]
-        _, ratio = bounded(kept, self.input_limit, 1, out=inputs[0][:, :-1])
+        # The last row stays 1, whose weights are the biases.
+        n = x.shape[1]
+        inputs = [space(f"input {k}", x, weight.shape[1], n) for k, weight in enumerate(weights)]
+        _, ratio = bounded(kept, self.input_limit, 1, out=inputs[0][:-1])
         befores, drops = [], []
         for k, weight in enumerate(weights):
-            before = space(f"before {k}", kept, weight.shape[1])
-            befores.append(product(inputs[k], weight, out=before))
+            before = space(f"before {k}", x, len(weight), n)
+            befores.append(product(weight, inputs[k], out=before))
             if k + 1 < len(weights):
-                function(befores[k], out=inputs[k + 1][:, :-1])
+                function(befores[k], out=inputs[k + 1][:-1])
                 if self.dropout:
                     drops.append(self._drawn(inputs[k + 1], generator))
                     self._drop(inputs[k + 1], drops[k])
         y, log_slope, transformed = self.transformer.forward(mapped, self._shaped(befores[-1]))
         passed = space.take_turn(), inputs, befores, drops, ratio, transformed
-        return self._join(kept, y), log_slope.sum(-1), passed
+        return self._join(kept, y), log_slope.sum(0), passed
 
     def training_backward(self, kept: tuple, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""
@@ -130,19 +132,19 @@ class Coupling(Layer):
         self.space.check(turn)
         gradient, weights = ACTIVATIONS[self.activation].gradient, self._weights
         to_kept, grad_y = self._split(grad)
-        grad_log_slope = grad_log_det[:, None].expand_as(grad_y)
+        grad_log_slope = grad_log_det.expand_as(grad_y)
         to_mapped, parameters = self.transformer.gradient(transformed, grad_y, grad_log_slope)
-        grad = parameters.flatten(-2)
+        grad = parameters.flatten(0, 1)
         for k, weight in reversed(list(enumerate(weights))):
-            add_product(gradient_of(weight), inputs[k].T, grad)
+            add_product(gradient_of(weight), grad, inputs[k].T)
             if k:
-                hidden = inputs[k][:, :-1]
-                to_input = product(grad, weight[:-1].T, out=hidden)
+                hidden = inputs[k][:-1]
+                to_input = product(weight[:, :-1].T, grad, out=hidden)
                 if self.dropout:
                     to_input = hidden.copy_(to_input)  # unless it is there already
                     self._drop(inputs[k], drops[k - 1])
                 grad = gradient(to_input, befores[k - 1], out=befores[k - 1])
-        to_input = product(grad, weights[0][:-1].T)
+        to_input = product(weights[0][:, :-1].T, grad)
         to_kept = torch.addcmul(to_kept, to_input, bounded_slope(ratio, 1))
         return self._join(to_kept, to_mapped)
 
@@ -158,10 +160,5 @@ class Coupling(Layer):
     def _drop(self, inputs: Tensor, positions: Tensor) -> None:
         """Set positions of the units to zero and enlarge the rest; the ones stay."""
         inputs.view(-1).index_fill_(0, positions, 0.0)
-        inputs[:, :-1].div_(1 - self.dropout)
-        inputs[:, -1].fill_(1.0)
-
-
-def affine(x: Tensor, weight: Tensor) -> Tensor:
-    """Image of x under a matrix whose last row is the bias."""
-    return linear(x, weight[:-1].T, weight[-1])
+        inputs[:-1].div_(1 - self.dropout)
+        inputs[-1].fill_(1.0)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from .bijections import Chain
+from .bijections import LayerChain, columns_of
 from .gaussian import StandardNormal, standard_normal
 from .interfaces import Density, Transport
 
@@ -22,7 +21,7 @@ class CouplingFlow(Transport):
 
     Parameters
     ----------
-    chain : Chain
+    chain : LayerChain
         From data to noise.
     base : Density
         Of the noise, differentiable.
@@ -36,35 +35,36 @@ class CouplingFlow(Transport):
     """
 
     base: Density
-    chain: Chain
+    chain: LayerChain
 
-    def __init__(self, chain: Chain, base: Density, input_noise: float) -> None:
+    def __init__(self, chain: LayerChain, base: Density, input_noise: float) -> None:
         super().__init__()
         self.chain, self.base, self.input_noise = chain, base, input_noise
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Negative mean log-density, with dropout and input noise; without a graph."""
         z, log_det, _ = self._training_forward(x, generator)
-        return -(self.base.log_prob(z) + log_det).mean().detach()
+        return -(self.base.log_prob(z.T) + log_det).mean().detach()
 
     def add_gradient(self, x: Tensor, generator: torch.Generator, share: float = 1.0) -> Tensor:
         """See `Trainable.add_gradient`."""
-        z, log_det, add_gradient = self._training_forward(x, generator)
+        z, log_det, kept = self._training_forward(x, generator)
+        rows = z.T
         if isinstance(self.base, StandardNormal):
-            log_prob, grad = self.base.log_prob(z), share / len(z) * z
+            log_prob, grad = self.base.log_prob(rows), share / len(rows) * z
         else:
-            log_prob = self.base.log_prob(z.requires_grad_())
-            log_prob.backward(torch.full_like(log_prob, -share / len(z)))
-            log_prob, grad = log_prob.detach(), cast(Tensor, z.grad)
-        add_gradient(grad, torch.full_like(log_det, -share / len(z)))
+            log_prob = self.base.log_prob(rows.requires_grad_())
+            log_prob.backward(torch.full_like(log_prob, -share / len(rows)))
+            log_prob, grad = log_prob.detach(), cast(Tensor, rows.grad).T
+        self.chain.training_backward(kept, grad, torch.full_like(log_det, -share / len(rows)))
         return -(log_prob + log_det).mean()
 
     def _training_forward(
         self, x: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
+    ) -> tuple[Tensor, Tensor, list]:
         if self.input_noise:
             x = x + self.input_noise * standard_normal(len(x), x, generator)
-        return self.chain.training_forward(x, generator)
+        return self.chain.training_forward(columns_of(x), generator)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of rows (n, d)."""

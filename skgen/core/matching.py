@@ -218,7 +218,7 @@ class FlowMatching(Transport):
         if x.shape[1] <= FEW_FEATURES:
             whole_batches = n_groups == len(x) // size
             return self._mean_by_powers(left, right, x, n_groups, by_time=whole_batches)
-        weights = grouped(self._space("weights", x, len(x) // n_groups))
+        weights = grouped(self._space("weights", x, len(x), len(x) // n_groups))
         torch.bmm(grouped(left), grouped(right).mT, out=weights)
         torch.softmax(weights, 2, out=weights)
         # Column by column: twice as fast as row by row with few columns.
@@ -249,7 +249,7 @@ class FlowMatching(Transport):
             for begin, end, first, last in some:
                 positions = slice(group + begin, group + end)
                 origins = slice(group + first, group + last)
-                weights = self._space(f"weights {begin}", right[origins], end - begin)
+                weights = self._space(f"weights {begin}", right, last - first, end - begin)
                 weights = product(right[origins], to[:, positions], out=weights)
                 torch.exp2(weights, out=weights)
                 sums[:, positions] = row[:, origins] @ weights

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from .splines import Bins
 
@@ -18,9 +17,9 @@ class Transformer(ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, tuple]:
-        """Image of x (..., d), its log-slope, and what `gradient` needs.
+        """Image of x (...), its log-slope, and what `gradient` needs.
 
-        The parameters are of shape (..., d, n_parameters).
+        The parameters are of shape (n_parameters, ...).
         """
 
     @abstractmethod
@@ -42,7 +41,7 @@ class Affine(Transformer):
 
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, tuple]:
         """See `Transformer.forward`."""
-        log_scale, shift = parameters.unbind(-1)
+        log_scale, shift = parameters.unbind(0)
         log_scale, ratio = bounded(log_scale, self.limit, self.limit)
         scale = log_scale.exp()
         scaled = scale * x
@@ -50,7 +49,7 @@ class Affine(Transformer):
 
     def inverse(self, y: Tensor, parameters: Tensor) -> Tensor:
         """See `Transformer.inverse`."""
-        log_scale, shift = parameters.unbind(-1)
+        log_scale, shift = parameters.unbind(0)
         log_scale, _ = bounded(log_scale, self.limit, self.limit)
         return (y - shift) * (-log_scale).exp()
 
@@ -61,7 +60,7 @@ class Affine(Transformer):
         scaled, scale, ratio = kept
         to_scale = torch.addcmul(grad_log_slope, grad_y, scaled)
         to_scale = to_scale * bounded_slope(ratio, self.limit)
-        return grad_y * scale, torch.stack([to_scale, grad_y], dim=-1)
+        return grad_y * scale, torch.stack([to_scale, grad_y])
 
 
 class RationalQuadratic(Transformer):
@@ -89,18 +88,18 @@ class RationalQuadratic(Transformer):
         """
         logs, ratio = bounded(parameters, self.limit, self.limit)
         exponentials = logs.exp()
-        sizes = exponentials[..., : 2 * self.n_bins].unflatten(-1, (2, self.n_bins))
-        slopes = pad(exponentials[..., 2 * self.n_bins :], (1, 1), value=1.0)
-        ends, axis = sizes.cumsum(-1), int(inverse)
-        scale = 2 * self.bound / ends[..., -1]
+        sizes = exponentials[: 2 * self.n_bins].unflatten(0, (2, self.n_bins))
+        at_ends = torch.ones_like(x)[None]
+        slopes = torch.cat([at_ends, exponentials[2 * self.n_bins :], at_ends])
+        ends, axis = sizes.cumsum(1), int(inverse)
+        scale = 2 * self.bound / ends[:, -1]
         x = x.clamp(-self.bound, self.bound)
-        reached = (x + self.bound) / scale[..., axis]
-        k = (reached[..., None] > ends[..., axis, :-1]).sum(-1, keepdim=True)
-        own = k[..., None, :].expand(*scale.shape, 1)
-        size, end = sizes.gather(-1, own)[..., 0], ends.gather(-1, own)[..., 0]
+        k = ((x + self.bound) / scale[axis] > ends[axis, :-1]).sum(0, keepdim=True)
+        own = k.expand(2, *k.shape)
+        size, end = sizes.gather(1, own)[:, 0], ends.gather(1, own)[:, 0]
         extent, start = size * scale, (end - size) * scale - self.bound
-        around = torch.cat([k, k + 1], dim=-1)
-        bins = Bins(x, *start.unbind(-1), *extent.unbind(-1), *slopes.gather(-1, around).unbind(-1))
+        around = torch.cat([k, k + 1])
+        bins = Bins(x, *start, *extent, *slopes.gather(0, around))
         return bins, (ratio, sizes, scale, start, extent, k, around)
 
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, tuple]:
@@ -123,20 +122,19 @@ class RationalQuadratic(Transformer):
         inside, bins, point, (ratio, sizes, scale, start, extent, k, around) = kept
         inner_y, inner_slope = grad_y * inside, grad_log_slope * inside
         to_x, *ends, to_d_k, to_d_next = bins.gradient(point, inner_y, inner_slope)
-        to_start, to_extent = torch.stack(ends[:2], dim=-1), torch.stack(ends[2:], dim=-1)
+        to_start, to_extent = torch.stack(ends[:2]), torch.stack(ends[2:])
         # A bin's share of the interval moves the starts of all later ones and is its own extent;
         # the mean is taken off as the shares add up to 1.
         mean = (to_start * (start + self.bound) + to_extent * extent) / (2 * self.bound)
         # One value for the bins before k, one for k and one for those after, as a running sum.
-        steps = torch.stack([to_start - mean, to_extent - to_start, -to_extent], dim=-1)
-        places = torch.stack([torch.zeros_like(k), k + 1, k + 2], dim=-1).expand_as(steps)
-        to_sizes = steps.new_zeros(*sizes.shape[:-1], self.n_bins + 2)
-        to_sizes.scatter_(-1, places, steps * scale[..., None]).cumsum_(-1)
-        to_sizes = to_sizes[..., 1:-1] * sizes
-        to_slopes = grad_y.new_zeros(*grad_y.shape, self.n_bins + 1)
-        by_logs = torch.stack([to_d_k * bins.d_k, to_d_next * bins.d_next], dim=-1)
-        to_slopes.scatter_(-1, around, by_logs)
-        to_parameters = torch.cat([to_sizes.flatten(-2), to_slopes[..., 1:-1]], dim=-1)
+        steps = torch.stack([to_start - mean, to_extent - to_start, -to_extent], dim=1)
+        places = torch.cat([torch.zeros_like(k), k + 1, k + 2]).expand_as(steps)
+        to_sizes = sizes.new_zeros(2, self.n_bins + 2, *k.shape[1:])
+        to_sizes.scatter_(1, places, steps * scale[:, None]).cumsum_(1)
+        to_sizes = to_sizes[:, 1:-1] * sizes
+        to_slopes = grad_y.new_zeros(self.n_bins + 1, *grad_y.shape)
+        to_slopes.scatter_(0, around, torch.stack([to_d_k * bins.d_k, to_d_next * bins.d_next]))
+        to_parameters = torch.cat([to_sizes.flatten(0, 1), to_slopes[1:-1]])
         to_parameters.mul_(bounded_slope(ratio, self.limit))
         return torch.where(inside, to_x, grad_y), to_parameters
 
@@ -150,7 +148,7 @@ def bounded(
     a quarter of the time of a hyperbolic tangent.
     """
     start = torch.full((), slope**-2, dtype=x.dtype, device=x.device)
-    ratio = torch.addcmul(start, x, x, value=limit**-2).rsqrt()
+    ratio = torch.addcmul(start, x, x, value=limit**-2).rsqrt_()
     return torch.mul(x, ratio, out=out), ratio
 
 

@@ -20,12 +20,12 @@ class Workspace:
         self.tensors: dict[str, Tensor] = {}
         self.turn = 0  # of the forward pass that wrote to them last
 
-    def __call__(self, name: str, like: Tensor, width: int) -> Tensor:
-        """Tensor of a name, as many rows as ``like`` and a width; ones at first."""
-        key = (len(like), width, like.dtype, like.device)
+    def __call__(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        """Tensor of a name and a shape, of the kind of ``like``; ones at first."""
+        key = (*shape, like.dtype, like.device)
         found = self.tensors.get(name)
         if found is None or (*found.shape, found.dtype, found.device) != key:
-            found = self.tensors[name] = like.new_ones(len(like), width)
+            found = self.tensors[name] = like.new_ones(shape)
         return found
 
     def take_turn(self) -> int:
@@ -71,12 +71,12 @@ def two_layers(
     For training: autograd would record about twice as many operations and allocate each result; on
     a small network that, not the matrix products, would set the pace.
     """
-    width_p, width_u = hidden.shape
-    before = product(inputs, weight_in, out=space("before", inputs, width_u + width_p))
+    (width_p, width_u), n = hidden.shape, len(inputs)
+    before = product(inputs, weight_in, out=space("before", inputs, n, width_u + width_p))
     u, skip = before.split([width_u, width_p], dim=1)
-    act_u = activation.function(u, out=space("act_u", inputs, width_u))
+    act_u = activation.function(u, out=space("act_u", inputs, n, width_u))
     p = product(act_u, hidden.T, plus=skip, out=skip)
-    act_p = activation.function(p, out=space("act_p", inputs, width_p))
+    act_p = activation.function(p, out=space("act_p", inputs, n, width_p))
     layers = Layers(space.take_turn(), inputs, before, u, act_u, p, act_p)
     return product(act_p, out.T, bias_out), layers
 

@@ -3,7 +3,7 @@ import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.testing import assert_close
 
-from skgen.core.bijections import Chain, LULinear, Permutation
+from skgen.core.bijections import LayerChain, LULinear, Permutation, columns_of
 from skgen.core.coupling import Coupling
 from skgen.core.transformers import Affine, RationalQuadratic
 
@@ -25,7 +25,7 @@ def randomised(bijection, scale=0.4):
     source = generator(1)
     for p in bijection.double().parameters():
         noise = torch.randn(p.shape, generator=source, dtype=torch.float64)
-        p.data += scale * noise / (p.shape[0] ** 0.5 if p.dim() == 2 else 1)
+        p.data += scale * noise / p.shape[1] ** 0.5
     return bijection
 
 
@@ -34,11 +34,18 @@ def chain(d, transformer, n_layers=10):
     for k in range(n_layers):
         layers += [LULinear(d), coupling(d, transformer, k % 2 == 0, (16, 16))]
         layers.append(Permutation(torch.randperm(d, generator=generator(k))))
-    return randomised(Chain(*layers), scale=0.2)
+    return randomised(LayerChain(*layers), scale=0.2)
 
 
 def training_forward(layer, x, source):
-    return Chain(layer).training_forward(x, source)
+    """Image, log-determinants and a function for the gradient, all by rows."""
+    layers = LayerChain(layer)
+    z, log_det, kept = layers.training_forward(columns_of(x), source)
+
+    def add_gradient(grad, grad_log_det):
+        return layers.training_backward(kept, columns_of(grad), grad_log_det).T
+
+    return z.T, log_det, add_gradient
 
 
 def gradients_of(layer):
@@ -94,13 +101,13 @@ def test_log_determinant_is_that_of_autodiff(name, d):
 @every_width
 def test_a_spline_is_inverted_exactly_on_its_knots(d):
     spline = RationalQuadratic(6)
-    parameters = torch.randn(d, spline.n_parameters, generator=generator(), dtype=torch.float64)
-    sizes, slopes = parameters.split([12, 5], dim=-1)
+    parameters = torch.randn(spline.n_parameters, d, generator=generator(), dtype=torch.float64)
+    sizes, slopes = parameters.T.split([12, 5], dim=-1)
     sizes = (2.5 * sizes / (1 + sizes**2).sqrt()).exp().unflatten(-1, (2, 6))
     knots = torch.nn.functional.pad(8 * sizes.cumsum(-1) / sizes.sum(-1, keepdim=True), (1, 0)) - 4
     slopes = torch.nn.functional.pad((2.5 * slopes / (1 + slopes**2).sqrt()).exp(), (1, 1), value=1)
     x, y = knots[:, 0].T, knots[:, 1].T
-    parameters = parameters.expand(len(x), -1, -1)
+    parameters = parameters[:, None].expand(-1, *x.shape)
     found, log_slope, _ = spline.forward(x, parameters)
     assert_close(found, y, rtol=0, atol=1e-12)
     assert_close(log_slope.exp(), slopes.T, rtol=1e-9, atol=1e-9)
@@ -110,7 +117,7 @@ def test_a_spline_is_inverted_exactly_on_its_knots(d):
 @every_transformer
 def test_transformers_start_as_the_identity(transformer):
     x = rows(3, largest=2.0)
-    y, log_slope, _ = transformer.forward(x, x.new_zeros(*x.shape, transformer.n_parameters))
+    y, log_slope, _ = transformer.forward(x, x.new_zeros(transformer.n_parameters, *x.shape))
     assert_close(y, x, rtol=1e-12, atol=1e-12)
     assert_close(log_slope, torch.zeros_like(x), rtol=0, atol=1e-12)
 
@@ -208,7 +215,7 @@ def test_compiles_without_graph_breaks(name):
 
 @every_transformer
 def test_a_chain_is_a_density(transformer):
-    bijection = randomised(Chain(LULinear(1), coupling(1, transformer), coupling(1, transformer)))
+    bijection = randomised(LayerChain(LULinear(1), coupling(1, transformer), coupling(1, transformer)))
     grid = torch.linspace(-60, 60, 200_001, dtype=torch.float64)[:, None]
     z, log_det = bijection(grid)
     log_normal = -0.5 * z[:, 0] ** 2 - 0.5 * torch.log(torch.tensor(2 * torch.pi))

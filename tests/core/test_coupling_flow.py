@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
-from skgen.core.bijections import Chain, LULinear
+from skgen.core.bijections import LayerChain, LULinear
 from skgen.core.coupling import Coupling
 from skgen.core.coupling_flow import CouplingFlow, StudentT
 from skgen.core.gaussian import StandardNormal
@@ -14,7 +14,7 @@ from skgen.core.transformers import Affine
 def flow(base, input_noise=0.0, dropout=0.0):
     generator = torch.Generator().manual_seed(0)
     layers = [LULinear(2), Coupling(2, Affine(), (8, 8), "silu", True, dropout, generator)]
-    model = CouplingFlow(Chain(*layers), base, input_noise).double()
+    model = CouplingFlow(LayerChain(*layers), base, input_noise).double()
     for p in model.chain.parameters():
         p.data += 0.3 * torch.randn(p.shape, generator=generator)
     return model
