@@ -267,10 +267,10 @@ def couplings(n_features, transformer, width=64, n_blocks=6, batch_size=256, n_r
 
         steps.append(step)
         log_probs.append(log_prob)
-    step, *other_steps = alternate(steps, n_rounds)
+    step, *other_steps = alternate(steps, n_rounds, repeats=8)
     with torch.no_grad():
         calls = [lambda f=f: f(rows) for f in [*log_probs, model.chain.inverse]]
-        log_prob, *others, sample = alternate(calls, n_rounds)
+        log_prob, *others, sample = alternate(calls, n_rounds, repeats=8)
     return {
         "couplings": transformer,
         "columns": n_features,
