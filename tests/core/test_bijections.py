@@ -215,7 +215,9 @@ def test_compiles_without_graph_breaks(name):
 
 @every_transformer
 def test_a_chain_is_a_density(transformer):
-    bijection = randomised(LayerChain(LULinear(1), coupling(1, transformer), coupling(1, transformer)))
+    bijection = randomised(
+        LayerChain(LULinear(1), coupling(1, transformer), coupling(1, transformer))
+    )
     grid = torch.linspace(-60, 60, 200_001, dtype=torch.float64)[:, None]
     z, log_det = bijection(grid)
     log_normal = -0.5 * z[:, 0] ** 2 - 0.5 * torch.log(torch.tensor(2 * torch.pi))
