@@ -104,7 +104,7 @@ def test_ten_trained_layers_are_inverted(transformer):
     X[:, 1:] += 2 * X[:, :1] ** 2
     density = cheap_coupling(transformer=transformer, n_blocks=5, max_iter=200).fit(X)
     chain = density.module_.components[0].model.chain.requires_grad_(False)
-    assert len(chain.bijections) == 10
+    assert len(chain.layers) == 10
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(400, 4, generator=generator, dtype=torch.float64)
     x *= torch.logspace(-2, 6, 400, dtype=torch.float64)[:, None]
@@ -126,5 +126,5 @@ def test_few_rows_leave_out_more_units(n_rows, share):
     density = RealNVPDensity()
     z = torch.randn(n_rows, 2, dtype=torch.float64)
     model = density._build_model(z, torch.Generator().manual_seed(0))
-    couplings = [layer for layer in model.chain.bijections if hasattr(layer, "dropout")]
+    couplings = [layer for layer in model.chain.layers if hasattr(layer, "dropout")]
     assert {coupling.dropout for coupling in couplings} == {share}
