@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .diffusion_samplers import DiffusionSampler
 from .divergence import hutchinson_divergence
-from .interfaces import join
+from .interfaces import by_columns, join
 from .matching import FlowMatching
 from .networks import Field, Network
 from .objectives import Objective
@@ -236,6 +236,7 @@ class Flow(FlowMatching):
             velocity, *traces = excess(r, size * y)
             return (velocity * (rate / size), *(rate * trace for trace in traces))
 
+        x = by_columns(x)
         shape = (len(x),) if self.probes is None else (len(x), len(self.probes))
         state = (x, x.new_zeros(shape)) if divergence else (x,)
         start, end = (start, end) if to_data else (end, start)

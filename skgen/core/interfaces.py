@@ -83,6 +83,14 @@ def join(x: Tensor, conditions: Tensor | None) -> Tensor:
     return x if conditions is None or not conditions.shape[1] else torch.cat([x, conditions], dim=1)
 
 
+def by_columns(x: Tensor) -> Tensor:
+    """The same rows (n, d) with each column a run of memory.
+
+    So the networks of flows leave their velocities, and sums of like with like are faster.
+    """
+    return x.T.contiguous().T
+
+
 def gradient_of(parameter: nn.Parameter) -> Tensor:
     """Gradient of a parameter, zero if it has none yet."""
     if parameter.grad is None:

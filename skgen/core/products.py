@@ -31,7 +31,7 @@ def product(a: Tensor, b: Tensor, plus: Tensor | None = None, out: Tensor | None
     ----------
     a : tensor of shape (n, k)
     b : tensor of shape (k, m)
-    plus : tensor of shape (m,) or (n, m), optional
+    plus : tensor of shape (m,), (n, 1) or (n, m), optional
         Added to the product.
     out : tensor of shape (n, m), optional
         Memory that the result may be written to.

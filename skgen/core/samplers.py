@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .gaussian import standard_normal
-from .interfaces import Density
+from .interfaces import Density, by_columns
 from .paths import GaussianPath, Parts
 from .solvers import SOLVERS
 
@@ -86,7 +86,7 @@ class Sampler(ABC):
             at = x.new_tensor(u)
             return first + (last - first) * grid.time(at), (last - first) * grid.rate(at)
 
-        x = flow.path.gaussian_scale(time(0)[0]) * x
+        x = flow.path.gaussian_scale(time(0)[0]) * by_columns(x)
         yield first, x
         for k, end in enumerate(self._walk(flow, x, time, generator), start=1):
             t = time(k / self.n_steps)[0]
