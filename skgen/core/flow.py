@@ -192,7 +192,7 @@ class Flow(FlowMatching):
     ) -> Field:
         """Excess velocity of the network, and its divergence, as a function of time and positions.
 
-        The network computes in ``dtype``; the results have that of the positions.
+        The network computes in ``dtype``, which the results have.
 
         Guidance g makes it ``v + g (v - v_0)`` with the velocity v_0 for unknown conditions.
 
@@ -210,7 +210,7 @@ class Flow(FlowMatching):
             velocity, *traces = field(r, join(y, conditions))
             if guidance:
                 velocity = torch.lerp(field(r, join(y, unknown))[0], velocity, 1 + guidance)
-            return tuple(found.to(x.dtype) for found in (velocity, *traces))
+            return velocity, *traces
 
         if probes is None:
             return excess

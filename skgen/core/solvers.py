@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 State = tuple[Tensor, ...]
@@ -97,8 +98,10 @@ class Adams(Method):
         for k in range(1, n + 1):
             state = _advance(state, zip(self.weights, differences, strict=False), step)
             newest = [field(start + k * step, state[0])]
-            for older in differences:
-                newest.append(tuple(a - b for a, b in zip(newest[-1], older, strict=True)))
+            for j, older in enumerate(differences):
+                pairs = zip(newest[-1], older, strict=True)
+                # In the memory of the older one, unless that is the field's.
+                newest.append(tuple(torch.sub(a, b, out=b if j else None) for a, b in pairs))
             state = _advance(state, [(self.weights[len(differences)], newest[-1])], step)
             differences = newest[: self.order]
             yield state
@@ -128,10 +131,19 @@ SOLVERS: dict[str, Method] = {
 
 
 def _advance(state: State, terms: Iterable[tuple[float, State]], step: float) -> State:
-    """Add ``step * sum of weight * slope`` to each tensor of the state that has slopes."""
-    values = list(state)
-    for weight, slopes in terms:
-        if weight:
-            for i, (value, slope) in enumerate(zip(values, slopes, strict=False)):
-                values[i] = value.add(slope, alpha=weight * step)
-    return tuple(values)
+    """Add ``step * sum of weight * slope`` to each tensor of the state.
+
+    The sum has the dtype of the slopes, so that they may be of a lower precision than the state.
+    """
+    terms = [(weight, slopes) for weight, slopes in terms if weight]
+    if not terms:
+        return state
+    (first, slopes), *others = terms
+    moved = []
+    for i, value in enumerate(state):
+        total = slopes[i]
+        for k, (weight, more) in enumerate(others):
+            add = total.add_ if k else total.add
+            total = add(more[i], alpha=weight / first)
+        moved.append(value.add(total, alpha=first * step))
+    return tuple(moved)

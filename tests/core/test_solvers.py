@@ -91,3 +91,20 @@ def test_evaluates_as_often_as_documented(name):
     assert len(times) == 6 * per_step + (name == "adams")
     assert min(times) >= 0
     assert max(times) <= 1 + 1e-12
+
+
+@every_solver
+def test_slopes_may_have_less_precision_and_stay_the_field_s(name):
+    given = []
+
+    def field(t, x):
+        given.append((torch.cos(x.float() + t), torch.cos(x.float() + t)))
+        return given[-1][:1]
+
+    start = torch.linspace(-1, 1, 5, dtype=torch.float64)
+    (found,) = solve(name, field, (start,), 0.0, 1.0, 12)
+    (expected,) = solve(name, lambda t, x: (torch.cos(x + t),), (start,), 0.0, 1.0, 12)
+    assert found.dtype == torch.float64
+    assert_close(found, expected, atol=1e-6, rtol=0)
+    for slope, copy in given:
+        assert torch.equal(slope, copy)
