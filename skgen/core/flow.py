@@ -225,13 +225,15 @@ class Flow(FlowMatching):
         of the straight path: ``d(x/a)/dr = e / a`` with the excess velocity e, and the divergence
         is that of e. So the solver has to follow only how the velocity differs from that of a
         Gaussian, which is known exactly. The steps are equal in s with ``r = 1 - (1-s)^2``, hence
-        shorter near the data.
+        shorter near the data; there ``dr/ds``, and all slopes with it, vanish.
         """
         ends = self.path.straight_time(torch.tensor([0.0, 1.0], dtype=torch.float64))
         start, end = (1 - (1 - ends).sqrt()).tolist()
 
         def field(s: float, y: Tensor) -> tuple[Tensor, ...]:
             r, rate = s * (2 - s), 2 * (1 - s)
+            if not rate:
+                return tuple(map(torch.zeros_like, state))
             size = self.straight.gaussian_scale(y.new_tensor(r))
             velocity, *traces = excess(r, size * y)
             return (velocity * (rate / size), *(rate * trace for trace in traces))

@@ -131,6 +131,8 @@ class OdeSampler(Sampler):
 
         def field(u: float, x: Tensor) -> tuple[Tensor]:
             t, rate = time(u)
+            if not rate:  # as at the end of the quadratic grid
+                return (torch.zeros_like(x),)
             return (rate * flow.path.velocity(t, flow.parts(t, x)),)
 
         n, steps = self.n_steps, SOLVERS[self.solver].steps

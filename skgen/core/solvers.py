@@ -56,12 +56,13 @@ class RungeKutta(Method):
 
     def steps(self, field: Slopes, state: State, start: float, end: float, n: int) -> Iterator:
         """See `Method.steps`."""
-        step = (end - start) / n
+        span = end - start
+        step = span / n
         for k in range(n):
             slopes: list[State] = []
             for row in self.stages:
                 position = _advance(state[:1], zip(row, slopes, strict=True), step)
-                slopes.append(field(start + (k + sum(row)) * step, position[0]))
+                slopes.append(field(start + span * ((k + sum(row)) / n), position[0]))
             state = _advance(state, zip(self.weights, slopes, strict=True), step)
             yield state
 
@@ -93,11 +94,12 @@ class Adams(Method):
 
     def steps(self, field: Slopes, state: State, start: float, end: float, n: int) -> Iterator:
         """See `Method.steps`."""
-        step = (end - start) / n
+        span = end - start
+        step = span / n
         differences = [field(start, state[0])]
         for k in range(1, n + 1):
             state = _advance(state, zip(self.weights, differences, strict=False), step)
-            newest = [field(start + k * step, state[0])]
+            newest = [field(start + span * (k / n), state[0])]  # the last at the very end
             for j, older in enumerate(differences):
                 pairs = zip(newest[-1], older, strict=True)
                 # In the memory of the older one, unless that is the field's.

@@ -94,6 +94,32 @@ def test_observed_order_is_that_of_theory(solver, grid, exact_ends):
     assert math.log2(errors[0] / errors[1]) > order - 0.4 - (solver == "adams")
 
 
+@pytest.mark.parametrize(
+    "sampler, times",
+    [
+        (OdeSampler(49, "uniform", 0, "adams"), 50),
+        (OdeSampler(49, "quadratic", 0, "adams"), 49),
+        (OdeSampler(49, "quadratic", 0, "heun"), 97),
+        (None, 64),
+    ],
+)
+def test_the_network_is_not_asked_where_slopes_vanish(sampler, times, monkeypatch):
+    flow, seen = exact_flow(LinearPath()), []
+    flow.sampler, field = sampler, flow.network.field
+
+    def watched(dtype, divergence=False):
+        call = field(dtype, divergence)
+        return lambda r, x: seen.append(r) or call(r, x)
+
+    monkeypatch.setattr(flow.network, "field", watched)
+    flow.sample(3, generator())
+    assert len(seen) == times
+    if sampler is None:
+        seen.clear()
+        flow.log_prob(torch.zeros(3, 2, dtype=torch.float64))
+        assert len(seen) == times
+
+
 class GaussianNetwork(torch.nn.Module):
     """Excess velocity of the straight path to N(0, 4 I), linear in x."""
 

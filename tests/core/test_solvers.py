@@ -93,6 +93,15 @@ def test_evaluates_as_often_as_documented(name):
     assert max(times) <= 1 + 1e-12
 
 
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name not in ("euler", "midpoint")])
+@pytest.mark.parametrize("start, end", [(0.0, 1.0), (1.0, 0.0)])
+def test_the_last_time_is_the_end_to_the_last_bit(name, start, end):
+    times = []
+    # 49 times the rounded 1 / 49 is not 1.
+    solve(name, lambda t, x: times.append(t) or (x,), (torch.ones(1, 1),), start, end, 49)
+    assert end in times[-2:]
+
+
 @every_solver
 def test_slopes_may_have_less_precision_and_stay_the_field_s(name):
     given = []
