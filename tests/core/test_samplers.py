@@ -86,6 +86,8 @@ def exact_ends():
 )
 def test_observed_order_is_that_of_theory(solver, grid, exact_ends):
     path, order = PATHS["trigonometric"](), SOLVERS[solver].order
+    if grid == "three_halves":  # the slopes have no derivative at the end
+        order = 1.5
     n = 120 if order > 2 else 300
     errors = [
         float((final(OdeSampler(k, grid, 0, solver), path, 30) - exact_ends).norm())
@@ -99,6 +101,7 @@ def test_observed_order_is_that_of_theory(solver, grid, exact_ends):
     [
         (OdeSampler(49, "uniform", 0, "adams"), 50),
         (OdeSampler(49, "quadratic", 0, "adams"), 49),
+        (OdeSampler(8, "three_halves", 0, "adams"), 8),
         (OdeSampler(49, "quadratic", 0, "heun"), 97),
         (None, 64),
     ],
