@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.base import BaseEstimator, DensityMixin, clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 
-from .base import draw_rows
+from .base import MeanScoreMixin, draw_rows
 
 
-class Mean(DensityMixin, BaseEstimator):
+class Mean(MeanScoreMixin, BaseEstimator):
     """Mean of the densities of estimators fitted to different rows."""
 
     def __init__(self, estimators_):
@@ -29,7 +29,7 @@ class Mean(DensityMixin, BaseEstimator):
         return draw(self.estimators_, weights, n_samples, check_random_state(random_state))
 
 
-class Standardized(DensityMixin, BaseEstimator):
+class Standardized(MeanScoreMixin, BaseEstimator):
     """A density estimator fitted to standardised columns, with densities in the units of X."""
 
     def __init__(self, estimator):

@@ -68,8 +68,8 @@ class PathDensity(FieldDensity):
             Steps of ``sampler``; None is 50.
         time_grid : {"uniform", "quadratic", "three_halves", "cosine"}, default="uniform"
             Times of the steps: equal; shorter near the data, as ``1 - (1 - u)^2`` and
-            ``1 - (1 - u)^1.5`` for equal steps of u; shorter at both ends. With
-            ``sampler="adams"`` and 8 to 12 steps "three_halves" is the most accurate on many tables.
+            ``1 - (1 - u)^1.5`` for equal steps of u; shorter at both ends. "three_halves" is the
+            most accurate on many tables with ``sampler="adams"`` and 8 to 12 steps.
         diffusion : float or callable, default=None
             ``eps`` of the random samplers, constant or a function of t; None is the standard
             deviation of the path's noise, with which nothing is singular at the data.

@@ -109,6 +109,8 @@ def test_default_stack(monkeypatch):
         stack = StackedDensity(random_state=0).fit(X)
         scaled = StackedDensity(random_state=0).fit(moved)
     assert len(stack.estimators_) == 4
+    for member in stack.estimators_:
+        assert member.score(TEST) == pytest.approx(member.score_samples(TEST).mean())
     assert stack.score(TEST) > GaussianMLE().fit(X).score(TEST) + 0.5
     assert stack.sample(10).shape == (10, 2)
     expected = stack.score_samples(TEST) - 2 * np.log(1e4)
