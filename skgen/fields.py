@@ -10,10 +10,11 @@ import torch
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
-from torch.func import jvp, vjp
+from torch.func import vjp
 
 from .base import check_n_samples
 from .bases import BasedFlow
+from .core.divergence import jacobian_product
 from .core.interfaces import join
 from .core.samplers import LAST_TIME, langevin_step
 
@@ -60,7 +61,7 @@ class FieldDensity(BasedFlow):
             z, time = density.precondition(rows)[0], rows.new_tensor(float(t))
             velocity = flow.path.velocity(time, flow.parts(time, z))
             z = z[:, : density.n_features]
-            return jvp(density.bijection.inverse, (z,), (velocity,))[1]
+            return jacobian_product(density.bijection.inverse, z, velocity)[1]
 
         return self._by_chunks(X, at, y)
 

@@ -8,9 +8,8 @@ from numbers import Integral, Real
 import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import Tensor
-from torch.func import jvp
 
-from .core.divergence import draw_probes
+from .core.divergence import draw_probes, jacobian_product
 from .core.flow import Flow
 from .core.networks import velocity_network
 from .core.objectives import Objective
@@ -292,7 +291,7 @@ class FlowMatchingDensity(PathDensity):
 def check_path(path: GaussianPath) -> None:
     """Raise ValueError unless a path leads from noise to data and knows its derivatives."""
     t = torch.linspace(*path.interval, 101, dtype=torch.float64)
-    values, rates = jvp(path.coefficients, (t,), (torch.ones_like(t),))  # type: ignore[misc]
+    values, rates = jacobian_product(path.coefficients, t, torch.ones_like(t))
     if not all(bool((v.isfinite() & (v >= 0)).all()) for v in values):
         raise ValueError("alpha and sigma of path must be finite and not negative.")
     if not bool((path.straight_time(t).diff() > 0).all()):

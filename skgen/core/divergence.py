@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def jacobian_product(
+    function: Callable[[Tensor], Any], x: Tensor, direction: Tensor
+) -> tuple[Any, Any]:
+    """Value of a function and the product of its Jacobian with a direction, in forward mode."""
+    _load_forward_mode()
+    return torch.func.jvp(function, (x,), (direction,))  # type: ignore[return-value]
+
+
+@cache
+def _load_forward_mode() -> None:
+    """At its first use torch loads functions by ``torch.jit.script``, and warns that it does."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated")
+        torch.func.jvp(torch.neg, (torch.zeros(1),), (torch.ones(1),))
 
 
 def exact_divergence(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,7 +45,7 @@ def exact_divergence(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[T
     for i in range(x.shape[1]):
         direction = torch.zeros_like(x)
         direction[:, i] = 1
-        value, product = torch.func.jvp(function, (x,), (direction,))  # type: ignore[misc]
+        value, product = jacobian_product(function, x, direction)
         divergence = divergence + product[:, i]
     return value.detach(), divergence.detach()
 
@@ -60,7 +79,7 @@ def hutchinson_divergence(
     divergences = []
     for probe in probes.to(x):
         direction = probe.expand_as(x)
-        value, product = torch.func.jvp(function, (x,), (direction,))  # type: ignore[misc]
+        value, product = jacobian_product(function, x, direction)
         divergences.append((product * direction).sum(1))
     return value.detach(), torch.stack(divergences, dim=1).detach()
 

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -46,3 +49,14 @@ def test_signs_are_exact_where_the_jacobian_is_diagonal():
     probes = draw_probes("rademacher", 2, 3, torch.Generator().manual_seed(0))
     _, divergences = hutchinson_divergence(lambda x: x**2, x, probes)
     assert_close(divergences, (2 * x).sum(1, keepdim=True).expand(5, 2))
+
+
+def test_the_first_product_in_a_process_gives_no_warning():
+    code = """
+import warnings
+import torch
+from skgen.core.divergence import exact_divergence
+warnings.simplefilter("error")
+exact_divergence(torch.sin, torch.zeros(2, 1))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
