@@ -106,7 +106,7 @@ class CompletingDensity(DefendedDensity):
                 randomness = _draw_randomness(n, n_proposals, d, generator)
                 x = torch.tensor(X[rows], device=device)
                 X[rows] = self._completed(x, conditions[rows], randomness).cpu().numpy()
-            for rows in _batches(empty, 16 * CHUNK_ROWS):
+            for rows in _batches(empty, CHUNK_ROWS):
                 given = conditions[rows] if conditions.shape[1] else None
                 X[rows] = self.module_.sample(len(rows), generator, given).cpu().numpy()
         return wrap_samples(self, X)

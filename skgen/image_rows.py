@@ -23,7 +23,7 @@ from .gaussian_mixtures import FEW_ROWS
 from .path_density import PathDensity
 
 MAX_HELD_OUT = 256  # images; their loss would take longer than the training
-CHUNK_IMAGES = 256
+CHUNK_IMAGES = 2**12
 
 
 class ImageDensity(PathDensity):

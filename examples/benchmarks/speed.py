@@ -121,8 +121,8 @@ def solves(n_features, width, n_rows=2048, n_rounds=5):
     model = untrained(n_features, width, generator)
     field, calls = model.network.field, []
 
-    def counted(dtype, divergence=False):
-        evaluate = field(dtype, divergence)
+    def counted(*settings):
+        evaluate = field(*settings)
         return lambda t, x: calls.append(len(x)) or evaluate(t, x)
 
     model.network.field = counted
@@ -132,14 +132,12 @@ def solves(n_features, width, n_rows=2048, n_rounds=5):
         ("log-density, float32", torch.float32, 2),
         ("samples", torch.float32, 1),
     ):
-        parts = torch.randn(n_rows, n_features, generator=generator, dtype=dtype).split(1024)
+        rows = torch.randn(n_rows, n_features, generator=generator, dtype=dtype)
         layer, hidden = torch.randn(1024, width, dtype=dtype), torch.randn(width, width).to(dtype)
         weight_x, out = torch.randn(n_features, 2 * width).to(dtype), hidden[:, :n_features].clone()
 
-        def solve(work=work, parts=parts):
-            if work == "samples":
-                return model.sample(n_rows, generator)
-            return [model.log_prob(part) for part in parts]
+        def solve(work=work, rows=rows):
+            return model.sample(n_rows, generator) if work == "samples" else model.log_prob(rows)
 
         calls.clear()
         solve()
@@ -149,7 +147,7 @@ def solves(n_features, width, n_rows=2048, n_rounds=5):
             multiply,
             n=n_evaluations,
             n_layers=layers,
-            these=(parts[0], weight_x, layer, hidden, out),
+            these=(rows[:1024], weight_x, layer, hidden, out),
         ):
             x, weight_x, layer, hidden, out = these
             for _ in range(n):

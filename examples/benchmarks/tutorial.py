@@ -126,7 +126,7 @@ def sampling(density, truth, results, n_draws=N_DRAWS):
     field = flow.network.field(torch.float32)
 
     def velocity(t, x):
-        return field(float(t), x)[0] + flow.straight.gaussian_gain(t) * x
+        return field(float(t), x) + flow.straight.gaussian_gain(t) * x
 
     @torch.no_grad()
     def dopri5(tolerance, seed=0):

@@ -17,6 +17,14 @@ class Activation(NamedTuple):
 
     function: Callable[..., Tensor]  # (input, out=None) -> function(input)
     gradient: Callable[..., Tensor]  # (factor, input, out=None) -> factor * function'(input)
+    with_slope: Callable[[Tensor], tuple[Tensor, Tensor]]  # input -> function, function' of it
+
+
+def _activation(function: Callable[..., Tensor], gradient: Callable[..., Tensor]) -> Activation:
+    def with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+        return function(x), gradient(x.new_ones(()).expand_as(x), x)
+
+    return Activation(function, gradient, with_slope)
 
 
 def _function(forward: Any) -> Callable[..., Tensor]:
@@ -44,13 +52,20 @@ def _relu(x: Tensor, out: Tensor | None = None) -> Tensor:
     return torch.relu(x) if out is None else torch.clamp_min(x, 0.0, out=out)
 
 
+def _silu_with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+    # With one exponential instead of two: s x and its slope s x + s (1 - s x).
+    sigmoid = torch.sigmoid(x)
+    value = sigmoid * x
+    return value, torch.lerp(value, torch.ones((), dtype=x.dtype, device=x.device), sigmoid)
+
+
 _aten = torch.ops.aten
 ACTIVATIONS = {
-    "silu": Activation(_function(_aten.silu), _gradient(_aten.silu_backward)),
-    "gelu": Activation(_function(_aten.gelu), _gradient(_aten.gelu_backward)),
-    "softplus": Activation(
+    "silu": Activation(_function(_aten.silu), _gradient(_aten.silu_backward), _silu_with_slope),
+    "gelu": _activation(_function(_aten.gelu), _gradient(_aten.gelu_backward)),
+    "softplus": _activation(
         _function(_aten.softplus), _gradient(_aten.softplus_backward, 1.0, 20.0)
     ),
-    "tanh": Activation(torch.tanh, _tanh_gradient),
-    "relu": Activation(_relu, _gradient(_aten.threshold_backward, 0.0)),
+    "tanh": _activation(torch.tanh, _tanh_gradient),
+    "relu": _activation(_relu, _gradient(_aten.threshold_backward, 0.0)),
 }

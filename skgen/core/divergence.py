@@ -27,7 +27,7 @@ def _load_forward_mode() -> None:
         torch.func.jvp(torch.neg, (torch.zeros(1),), (torch.ones(1),))
 
 
-def exact_divergence(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+def exact_divergence(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Value and exact divergence of a row-wise field by one Jacobian product a feature.
 
     Parameters
@@ -38,21 +38,21 @@ def exact_divergence(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[T
 
     Returns
     -------
-    value : tensor of shape (n, d)
-    divergence : tensor of shape (n,)
+    tensor of shape (n, d + 1)
+        Value, and divergence in the last column.
     """
-    divergence = x.new_zeros(len(x))
+    divergence = x.new_zeros(len(x), 1)
     for i in range(x.shape[1]):
         direction = torch.zeros_like(x)
         direction[:, i] = 1
         value, product = jacobian_product(function, x, direction)
-        divergence = divergence + product[:, i]
-    return value.detach(), divergence.detach()
+        divergence = divergence + product[:, i : i + 1]
+    return torch.cat([value, divergence], dim=1).detach()
 
 
 def hutchinson_divergence(
     function: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Value of a row-wise field and estimates of its divergence, one for each probe.
 
     ``e^T J e`` with the Jacobian J has the divergence as its mean if the entries of the probe e are
@@ -68,8 +68,8 @@ def hutchinson_divergence(
 
     Returns
     -------
-    value : tensor of shape (n, d)
-    divergences : tensor of shape (n, M)
+    tensor of shape (n, d + M)
+        Value, and estimates in the last columns.
 
     References
     ----------
@@ -80,8 +80,8 @@ def hutchinson_divergence(
     for probe in probes.to(x):
         direction = probe.expand_as(x)
         value, product = jacobian_product(function, x, direction)
-        divergences.append((product * direction).sum(1))
-    return value.detach(), torch.stack(divergences, dim=1).detach()
+        divergences.append((product * direction).sum(1, keepdim=True))
+    return torch.cat([value, *divergences], dim=1).detach()
 
 
 def draw_probes(kind: str, n_probes: int, n_features: int, generator: torch.Generator) -> Tensor:

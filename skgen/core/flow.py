@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,14 +12,16 @@ from torch import Tensor
 
 from .diffusion_samplers import DiffusionSampler
 from .divergence import hutchinson_divergence
-from .interfaces import by_columns, join
+from .interfaces import by_columns, cache_parts, join
 from .matching import FlowMatching
-from .networks import Field, Network
+from .networks import Network
 from .objectives import Objective
 from .paths import GaussianPath, LinearPath, Parts
 from .refinement import refined
 from .samplers import OdeSampler, Sampler
 from .solvers import SOLVERS
+
+Excess = Callable[[float, Tensor, Tensor | None], Tensor]
 
 
 class Flow(FlowMatching):
@@ -112,14 +114,13 @@ class Flow(FlowMatching):
     def parts(self, t: Tensor, rows: Tensor) -> Parts:
         """Mean data and noise (n, d) at rows and a time t of the path, in the dtype of the rows."""
         x, conditions = self._split(rows)
-        return self._parts(self._excess(x.dtype, False, conditions), t, x)
+        return self._parts(self._excess(x.dtype), t, x, conditions)
 
-    def _parts(self, excess: Field, t: Tensor, x: Tensor) -> Parts:
+    def _parts(self, excess: Excess, t: Tensor, x: Tensor, conditions: Tensor | None) -> Parts:
         alpha, sigma = self.path.coefficients(t)
         scale = alpha + sigma
         r, y = alpha / scale, x / scale
-        (velocity,) = excess(float(r), y)
-        velocity = velocity + self.straight.gaussian_gain(r) * y
+        velocity = excess(float(r), y, conditions) + self.straight.gaussian_gain(r) * y
         return Parts(y + (1 - r) * velocity, y - r * velocity)
 
     @torch.no_grad()
@@ -153,17 +154,15 @@ class Flow(FlowMatching):
 
     @torch.no_grad()
     def _solve_density(self, rows: Tensor, n_steps: int) -> Tensor:
-        noise, integral = _last(self._solve_from_data(rows, n_steps, divergence=True))
-        if self.probes is not None:
-            integral = integral.mean(1)
+        noise, integral = self._split(self._solve_from_data(rows, n_steps, divergence=True))
         scale = self._end_scale(noise)
-        return self.base.log_prob(noise) + integral - noise.shape[1] * scale.log()
+        return self.base.log_prob(noise) + integral.mean(1) - noise.shape[1] * scale.log()
 
     def log_prob_error(self, rows: Tensor) -> Tensor:
         """Standard error of log-densities (n,) that comes from the probes."""
         if self.probes is None:
             return rows.new_zeros(len(rows))
-        _, integral = _last(self._solve_from_data(rows, self.n_steps, divergence=True))
+        _, integral = self._split(self._solve_from_data(rows, self.n_steps, divergence=True))
         return integral.std(1) / len(self.probes) ** 0.5
 
     @torch.no_grad()
@@ -171,28 +170,30 @@ class Flow(FlowMatching):
         self, rows: Tensor, n_steps: int, to_data: bool, guidance: float, dtype: torch.dtype
     ) -> Tensor:
         if not to_data:
-            return _last(self._solve_from_data(rows, n_steps, divergence=False))[0]
-        x, conditions = self._split(rows)
-        excess = self._excess(dtype, False, conditions, guidance)
-        return self._end_scale(x) * _last(self._solve(excess, x, n_steps, True))[0]
+            return self._solve_from_data(rows, n_steps, divergence=False)
+        ends = self._solve(rows, n_steps, True, dtype=dtype, guidance=guidance)
+        return self._end_scale(rows) * ends
 
-    def _solve_from_data(
-        self, rows: Tensor, n_steps: int, divergence: bool
-    ) -> Iterator[tuple[Tensor, ...]]:
+    def _solve_from_data(self, rows: Tensor, n_steps: int, divergence: bool) -> Tensor:
         x, conditions = self._split(rows)
-        excess = self._excess(x.dtype, divergence, conditions)
-        return self._solve(excess, x / self._end_scale(x), n_steps, False, divergence)
+        rows = join(x / self._end_scale(x), conditions)
+        return self._solve(rows, n_steps, False, divergence)
 
     def _end_scale(self, like: Tensor) -> Tensor:
         """Standard deviation of ``x_1`` for normal data: 1 but for paths that leave some noise."""
         return self.path.gaussian_scale(like.new_ones(()))
 
     def _excess(
-        self, dtype: torch.dtype, divergence: bool, conditions: Tensor | None, guidance: float = 0.0
-    ) -> Field:
-        """Excess velocity of the network, and its divergence, as a function of time and positions.
+        self,
+        dtype: torch.dtype,
+        divergence: bool = False,
+        guidance: float = 0.0,
+        times: Sequence[float] = (),
+    ) -> Excess:
+        """Excess velocity of the network at a time, positions (n, d) and conditions (n, k) if any.
 
-        The network computes in ``dtype``, which the results have.
+        The divergence, or its estimate by each probe, follows in further columns if it is asked
+        for. The network computes in ``dtype``, which the results have.
 
         Guidance g makes it ``v + g (v - v_0)`` with the velocity v_0 for unknown conditions.
 
@@ -201,25 +202,30 @@ class Flow(FlowMatching):
         Ho and Salimans, "Classifier-free diffusion guidance", 2022.
         """
         probes = self.probes if divergence else None
-        field = self.network.field(dtype, divergence and probes is None)
-        conditions = conditions if conditions is None else conditions.to(dtype)
-        unknown = conditions if conditions is None else torch.zeros_like(conditions)
+        field = self.network.field(dtype, divergence and probes is None, times)
 
-        def excess(r: float, x: Tensor) -> tuple[Tensor, ...]:
-            y = x.to(dtype)
-            velocity, *traces = field(r, join(y, conditions))
-            if guidance:
-                velocity = torch.lerp(field(r, join(y, unknown))[0], velocity, 1 + guidance)
-            return velocity, *traces
+        def excess(r: float, x: Tensor, conditions: Tensor | None) -> Tensor:
+            y, given = x.to(dtype), None if conditions is None else conditions.to(dtype)
+            velocity = field(r, join(y, given))
+            if guidance and given is not None:
+                unknown = field(r, join(y, torch.zeros_like(given)))
+                velocity = torch.lerp(unknown, velocity, 1 + guidance)
+            return velocity
 
         if probes is None:
             return excess
-        return lambda r, x: hutchinson_divergence(lambda x: excess(r, x)[0], x, probes)
+        return lambda r, x, c: hutchinson_divergence(lambda x: excess(r, x, c), x, probes)
 
     def _solve(
-        self, excess: Field, x: Tensor, n_steps: int, to_data: bool, divergence: bool = False
-    ) -> Iterator[tuple[Tensor, ...]]:
-        """Yield positions and, if asked for, integrals of the divergence after each step.
+        self,
+        rows: Tensor,
+        n_steps: int,
+        to_data: bool,
+        divergence: bool = False,
+        dtype: torch.dtype | None = None,
+        guidance: float = 0.0,
+    ) -> Tensor:
+        """Positions (n, d) at the other end and, if asked for, integrals of the divergence.
 
         Positions are in units of what they would be for normal data, ``x / a(r)`` with the scale a
         of the straight path: ``d(x/a)/dr = e / a`` with the excess velocity e, and the divergence
@@ -229,20 +235,35 @@ class Flow(FlowMatching):
         """
         ends = self.path.straight_time(torch.tensor([0.0, 1.0], dtype=torch.float64))
         start, end = (1 - (1 - ends).sqrt()).tolist()
-
-        def field(s: float, y: Tensor) -> tuple[Tensor, ...]:
-            r, rate = s * (2 - s), 2 * (1 - s)
-            if not rate:
-                return tuple(map(torch.zeros_like, state))
-            size = self.straight.gaussian_scale(y.new_tensor(r))
-            velocity, *traces = excess(r, size * y)
-            return (velocity * (rate / size), *(rate * trace for trace in traces))
-
-        x = by_columns(x)
-        shape = (len(x),) if self.probes is None else (len(x), len(self.probes))
-        state = (x, x.new_zeros(shape)) if divergence else (x,)
         start, end = (start, end) if to_data else (end, start)
-        yield from SOLVERS[self.solver].steps(field, state, start, end, n_steps)
+        method, d = SOLVERS[self.solver], self.n_features
+        n_traces = 0 if not divergence else 1 if self.probes is None else len(self.probes)
+
+        times = method.times(start, end, n_steps)
+        straight_times = [s * (2 - s) for s in times]
+        dtype = dtype or rows.dtype
+        excess = self._excess(dtype, divergence, guidance, straight_times)
+        scales = self.straight.gaussian_scale(rows.new_tensor(straight_times))
+        rates = scales.new_tensor([[2 * (1 - s)] for s in times])
+        factors = torch.cat(
+            [(rates / scales[:, None]).expand(-1, d), rates.expand(-1, n_traces)], 1
+        )
+        of_times = zip(straight_times, scales, factors.to(dtype), strict=True)
+        known = dict(zip(times, of_times, strict=True))
+
+        def solve(rows: Tensor) -> Tensor:
+            x, conditions = self._split(rows)
+
+            def field(s: float, state: Tensor) -> Tensor:
+                r, scale, factors = known[s]
+                if s == 1:
+                    return torch.zeros_like(state)
+                return excess(r, scale * state[:, :d], conditions).mul_(factors)
+
+            state = by_columns(torch.cat([x, x.new_zeros(len(x), n_traces)], dim=1))
+            return _last(method.steps(field, state, start, end, n_steps))
+
+        return torch.cat([solve(part) for part in cache_parts(rows, dtype)])
 
     def sample(
         self, n: int, generator: torch.Generator, conditions: Tensor | None = None
@@ -265,11 +286,12 @@ class GivenFlow:
 
     def __init__(self, flow: Flow, conditions: Tensor | None) -> None:
         self.flow, self.path, self.base = flow, flow.path, flow.base
-        self._excess = flow._excess(flow.sampling_dtype, False, conditions, flow.guidance)
+        self.conditions = conditions
+        self._excess = flow._excess(flow.sampling_dtype, guidance=flow.guidance)
 
     def parts(self, t: Tensor, x: Tensor) -> Parts:
         """Mean data and noise at positions x (n, d) and a time t of the path, in the dtype of x."""
-        return self.flow._parts(self._excess, t, x)
+        return self.flow._parts(self._excess, t, x, self.conditions)
 
 
 def _last(states: Iterator[Any]) -> Any:

@@ -131,18 +131,18 @@ class OdeSampler(Sampler):
     ) -> Iterator[Tensor]:
         """See `Sampler._walk`."""
 
-        def field(u: float, x: Tensor) -> tuple[Tensor]:
+        def field(u: float, x: Tensor) -> Tensor:
             t, rate = time(u)
             if not rate:  # as at the end of most grids
-                return (torch.zeros_like(x),)
-            return (rate * flow.path.velocity(t, flow.parts(t, x)),)
+                return torch.zeros_like(x)
+            return rate * flow.path.velocity(t, flow.parts(t, x))
 
         n, steps = self.n_steps, SOLVERS[self.solver].steps
         if not self.n_corrections:
-            yield from (end for (end,) in steps(field, (x,), 0.0, 1.0, n))
+            yield from steps(field, x, 0.0, 1.0, n)
             return
         for k in range(n):  # each step anew, as corrections leave the solution
-            ((x,),) = steps(field, (x,), k / n, (k + 1) / n, 1)
+            (x,) = steps(field, x, k / n, (k + 1) / n, 1)
             x = self._corrected(flow, x, time((k + 1) / n)[0], generator)
             yield x
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-State = tuple[Tensor, ...]
-Slopes = Callable[[float, Tensor], State]
+Slopes = Callable[[float, Tensor], Tensor]
 
 
 class Method(ABC):
@@ -19,15 +18,20 @@ class Method(ABC):
     order: int
 
     @abstractmethod
-    def steps(self, field: Slopes, state: State, start: float, end: float, n: int) -> Iterator:
-        """Yield the solution of ``d state / ds = field(s, state[0])`` after each of n steps.
+    def times(self, start: float, end: float, n: int) -> list[float]:
+        """Times at which `steps` asks for slopes, in this order."""
+
+    @abstractmethod
+    def steps(
+        self, field: Slopes, state: Tensor, start: float, end: float, n: int
+    ) -> Iterator[Tensor]:
+        """Yield the solution of ``d state / ds = field(s, state)`` after each of n steps.
 
         Parameters
         ----------
         field : callable
-            Maps a time and the first tensor of the state to the slopes of all its tensors.
-            (The others, such as a running integral, do not drive the motion.)
-        state : tuple of tensors
+            Maps a time and a state to its slope, whose dtype may be of less precision.
+        state : tensor
             Value at ``start``; not modified.
         start, end : float
             The interval; ``end`` may be less than ``start``.
@@ -54,15 +58,21 @@ class RungeKutta(Method):
     stages: tuple[tuple[float, ...], ...]
     weights: tuple[float, ...]
 
-    def steps(self, field: Slopes, state: State, start: float, end: float, n: int) -> Iterator:
+    def times(self, start: float, end: float, n: int) -> list[float]:
+        """See `Method.times`."""
+        nodes = [sum(row) for row in self.stages]
+        return [start + (end - start) * ((k + node) / n) for k in range(n) for node in nodes]
+
+    def steps(
+        self, field: Slopes, state: Tensor, start: float, end: float, n: int
+    ) -> Iterator[Tensor]:
         """See `Method.steps`."""
-        span = end - start
-        step = span / n
-        for k in range(n):
-            slopes: list[State] = []
+        step, times = (end - start) / n, iter(self.times(start, end, n))
+        for _ in range(n):
+            slopes: list[Tensor] = []
             for row in self.stages:
-                position = _advance(state[:1], zip(row, slopes, strict=True), step)
-                slopes.append(field(start + span * ((k + sum(row)) / n), position[0]))
+                position = _advance(state, zip(row, slopes, strict=True), step)
+                slopes.append(field(next(times), position))
             state = _advance(state, zip(self.weights, slopes, strict=True), step)
             yield state
 
@@ -92,18 +102,22 @@ class Adams(Method):
     order: int
     weights: tuple[float, ...]
 
-    def steps(self, field: Slopes, state: State, start: float, end: float, n: int) -> Iterator:
+    def times(self, start: float, end: float, n: int) -> list[float]:
+        """See `Method.times`."""
+        return [start + (end - start) * (k / n) for k in range(n + 1)]  # the last at the very end
+
+    def steps(
+        self, field: Slopes, state: Tensor, start: float, end: float, n: int
+    ) -> Iterator[Tensor]:
         """See `Method.steps`."""
-        span = end - start
-        step = span / n
-        differences = [field(start, state[0])]
-        for k in range(1, n + 1):
+        step, (first, *others) = (end - start) / n, self.times(start, end, n)
+        differences = [field(first, state)]
+        for time in others:
             state = _advance(state, zip(self.weights, differences, strict=False), step)
-            newest = [field(start + span * (k / n), state[0])]  # the last at the very end
+            newest = [field(time, state)]
             for j, older in enumerate(differences):
-                pairs = zip(newest[-1], older, strict=True)
                 # In the memory of the older one, unless that is the field's.
-                newest.append(tuple(torch.sub(a, b, out=b if j else None) for a, b in pairs))
+                newest.append(torch.sub(newest[-1], older, out=older if j else None))
             state = _advance(state, [(self.weights[len(differences)], newest[-1])], step)
             differences = newest[: self.order]
             yield state
@@ -132,20 +146,16 @@ SOLVERS: dict[str, Method] = {
 }
 
 
-def _advance(state: State, terms: Iterable[tuple[float, State]], step: float) -> State:
-    """Add ``step * sum of weight * slope`` to each tensor of the state.
+def _advance(state: Tensor, terms: Iterable[tuple[float, Tensor]], step: float) -> Tensor:
+    """Add ``step * sum of weight * slope`` to a state.
 
     The sum has the dtype of the slopes, so that they may be of a lower precision than the state.
     """
-    terms = [(weight, slopes) for weight, slopes in terms if weight]
+    terms = [(weight, slope) for weight, slope in terms if weight]
     if not terms:
         return state
-    (first, slopes), *others = terms
-    moved = []
-    for i, value in enumerate(state):
-        total = slopes[i]
-        for k, (weight, more) in enumerate(others):
-            add = total.add_ if k else total.add
-            total = add(more[i], alpha=weight / first)
-        moved.append(value.add(total, alpha=first * step))
-    return tuple(moved)
+    (first, total), *others = terms
+    for k, (weight, slope) in enumerate(others):
+        add = total.add_ if k else total.add
+        total = add(slope, alpha=weight / first)
+    return state.add(total, alpha=first * step)

@@ -165,14 +165,16 @@ class UNetVelocity(Network):
         cropped = pad(found, [-margin for margin in self.margins]).reshape(rows.shape).to(x.dtype)
         return zoom * PREDICTIONS[self.prediction](cropped, position, alpha, sigma)
 
-    def field(self, dtype: torch.dtype, divergence: bool = False) -> Field:
-        """Prepare the network for a solve, see `VelocityNetwork.field`.
+    def field(
+        self, dtype: torch.dtype, divergence: bool = False, times: Sequence[float] = ()
+    ) -> Field:
+        """See `Network.field`.
 
         The divergence is exact, by d Jacobian-vector products: for tiny images only.
         """
 
         @torch.no_grad()
-        def excess(t: float, x: Tensor) -> tuple[Tensor, ...]:
+        def excess(t: float, x: Tensor) -> Tensor:
             times = self.time_features(x.new_full((1, 1), t))
             rows, conditions = x[:, : self.n_features], x[:, self.n_features :]
 
@@ -183,7 +185,7 @@ class UNetVelocity(Network):
                 parts = torch.cat([moved, conditions], dim=1).split(size)
                 return torch.cat([self(part, *times) for part in parts]).to(dtype)
 
-            return exact_divergence(call, rows) if divergence else (call(rows),)
+            return exact_divergence(call, rows) if divergence else call(rows)
 
         return excess
 

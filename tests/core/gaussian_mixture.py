@@ -60,7 +60,7 @@ class ExactNetwork(nn.Module):
     def time_features(self, t):
         return t, torch.ones_like(t)
 
-    def field(self, dtype, divergence=False):
+    def field(self, dtype, divergence=False, times=()):
         straight = LinearPath()
 
         def excess(x, r):
@@ -71,9 +71,10 @@ class ExactNetwork(nn.Module):
             r = torch.tensor(r, dtype=torch.float64)
             value = excess(x, r)
             if not divergence:
-                return (value,)
+                return value
             jacobian = torch.func.vmap(torch.func.jacrev(lambda row: excess(row[None], r)[0]))(x)
-            return value, jacobian.diagonal(dim1=1, dim2=2).sum(1)
+            trace = jacobian.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)
+            return torch.cat([value, trace], dim=1)
 
         return call
 

@@ -84,13 +84,13 @@ def test_conditions_do_not_enter_the_divergence(sizes):
     network = velocity_network(2, sizes, "silu", LinearPath(), rng, 3)
     network.out.data.normal_(generator=rng)
     rows = torch.randn(5, 5, dtype=torch.float64, generator=rng)
-    value, divergence = network.field(torch.float64, divergence=True)(0.4, rows)
+    fields = network.field(torch.float64, divergence=True)(0.4, rows)
 
     def one(x, c):
-        return network.field(torch.float64)(0.4, torch.cat([x, c])[None])[0][0]
+        return network.field(torch.float64)(0.4, torch.cat([x, c])[None])[0]
 
-    for row, found, total in zip(rows, value, divergence, strict=True):
-        assert torch.allclose(found, one(row[:2], row[2:]))
+    for row, (*found, total) in zip(rows, fields, strict=True):
+        assert torch.allclose(torch.stack(found), one(row[:2], row[2:]))
         jacobian = torch.autograd.functional.jacobian(lambda x, c=row[2:]: one(x, c), row[:2])
         assert torch.allclose(total, jacobian.trace())
 

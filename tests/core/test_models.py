@@ -35,12 +35,12 @@ class ExactVelocity(nn.Module):
         spread = t**2 * SCALE**2 + (1 - t) ** 2
         return MEAN + (t * SCALE**2 - (1 - t)) / spread * (x - t * MEAN) - gain * x
 
-    def field(self, dtype, divergence=False):
+    def field(self, dtype, divergence=False, times=()):
         def excess(t, x):
             times = self.time_features(torch.full((1, 1), t, dtype=x.dtype))
             spread = t**2 * SCALE**2 + (1 - t) ** 2
-            trace = ((t * SCALE**2 - (1 - t)) / spread - times[1]).sum().expand(len(x))
-            return (self(x, *times), trace) if divergence else (self(x, *times),)
+            trace = ((t * SCALE**2 - (1 - t)) / spread - times[1]).sum().expand(len(x), 1)
+            return torch.cat([self(x, *times), trace], 1) if divergence else self(x, *times)
 
         return excess
 

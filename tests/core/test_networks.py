@@ -33,12 +33,13 @@ def call(network, x, t):
 
 @every_activation
 def test_activation_gradients(activation):
-    function, gradient = ACTIVATIONS[activation]
+    function, gradient, with_slope = ACTIVATIONS[activation]
     x = torch.linspace(-30, 30, 241, dtype=torch.float64) + 1e-3
     factor = torch.linspace(1, 2, 241, dtype=torch.float64)
     leaf = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(function(leaf), leaf, factor)
     assert_close(gradient(factor, x), expected, rtol=1e-12, atol=1e-12)
+    assert_close(with_slope(x), (function(x), expected / factor), rtol=1e-12, atol=1e-12)
 
 
 @every_activation
@@ -81,7 +82,8 @@ def test_stale_gradient_is_refused():
 def test_divergence_is_the_trace_of_the_jacobian(activation, d, sizes, t):
     network = random_network(d, sizes, activation).double()
     x = torch.randn(6, d, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    velocity, divergence = network.field(torch.float64, divergence=True)(t, x)
+    found = network.field(torch.float64, divergence=True)(t, x)
+    velocity, divergence = found[:, :d], found[:, d]
 
     expected = torch.zeros(6, dtype=torch.float64)
     for j in range(d):
@@ -98,7 +100,7 @@ def test_field_equals_forward(d, sizes, dtype, tolerance):
     network = random_network(d, sizes)
     x = torch.randn(9, d, generator=torch.Generator().manual_seed(1))
     for t in (0.0, 0.5, 1.0):
-        (velocity,) = network.field(dtype)(t, x.to(dtype))
+        velocity = network.field(dtype)(t, x.to(dtype))
         assert velocity.dtype == dtype and not velocity.requires_grad
         expected = call(network, x, torch.full((9, 1), t)).to(dtype)
         assert_close(velocity, expected, rtol=tolerance, atol=tolerance)
@@ -106,12 +108,19 @@ def test_field_equals_forward(d, sizes, dtype, tolerance):
 
 def test_field_of_many_rows_is_that_of_each():
     network = random_network(3, (6, 5))
-    x = torch.randn(2 * network.chunk + 3, 3, dtype=torch.float64)
+    x = torch.randn(2 * 4000 + 3, 3, dtype=torch.float64)
     field = network.field(torch.float64, divergence=True)
-    for found, *parts in zip(
-        field(0.4, x), *(field(0.4, row) for row in x.split(700)), strict=True
-    ):
-        assert_close(found, torch.cat(parts))
+    assert_close(field(0.4, x), torch.cat([field(0.4, rows) for rows in x.split(300)]))
+
+
+@every_shape
+def test_times_known_in_advance_change_nothing(d, sizes):
+    network, x = random_network(d, sizes), torch.randn(9, d)
+    times = [0.0, 0.3, 0.9]
+    field = network.field(torch.float32, divergence=True, times=times)
+    plain = network.field(torch.float32, divergence=True)
+    for t in (*times, 0.5):
+        assert_close(field(t, x), plain(t, x))
 
 
 @every_shape
