@@ -12,19 +12,25 @@ from torch import Tensor
 class Activation(NamedTuple):
     """An activation and its derivative times a factor, each one fused operation.
 
-    Both write into a given tensor, or make one.
+    Both write into a given tensor, or make one. ``in_place`` overwrites its input, which autograd
+    allows (softplus, which has no such variant, makes a new tensor).
     """
 
     function: Callable[..., Tensor]  # (input, out=None) -> function(input)
     gradient: Callable[..., Tensor]  # (factor, input, out=None) -> factor * function'(input)
+    in_place: Callable[[Tensor], Tensor]
     with_slope: Callable[[Tensor], tuple[Tensor, Tensor]]  # input -> function, function' of it
 
 
-def _activation(function: Callable[..., Tensor], gradient: Callable[..., Tensor]) -> Activation:
+def _activation(
+    function: Callable[..., Tensor],
+    gradient: Callable[..., Tensor],
+    in_place: Callable[[Tensor], Tensor],
+) -> Activation:
     def with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
         return function(x), gradient(x.new_ones(()).expand_as(x), x)
 
-    return Activation(function, gradient, with_slope)
+    return Activation(function, gradient, in_place, with_slope)
 
 
 def _function(forward: Any) -> Callable[..., Tensor]:
@@ -61,11 +67,13 @@ def _silu_with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
 
 _aten = torch.ops.aten
 ACTIVATIONS = {
-    "silu": Activation(_function(_aten.silu), _gradient(_aten.silu_backward), _silu_with_slope),
-    "gelu": _activation(_function(_aten.gelu), _gradient(_aten.gelu_backward)),
-    "softplus": _activation(
-        _function(_aten.softplus), _gradient(_aten.softplus_backward, 1.0, 20.0)
+    "silu": Activation(
+        _function(_aten.silu), _gradient(_aten.silu_backward), _aten.silu_, _silu_with_slope
     ),
-    "tanh": _activation(torch.tanh, _tanh_gradient),
-    "relu": _activation(_relu, _gradient(_aten.threshold_backward, 0.0)),
+    "gelu": _activation(_function(_aten.gelu), _gradient(_aten.gelu_backward), _aten.gelu_),
+    "softplus": _activation(
+        _function(_aten.softplus), _gradient(_aten.softplus_backward, 1.0, 20.0), _aten.softplus
+    ),
+    "tanh": _activation(torch.tanh, _tanh_gradient, torch.tanh_),
+    "relu": _activation(_relu, _gradient(_aten.threshold_backward, 0.0), torch.relu_),
 }

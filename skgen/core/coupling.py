@@ -82,12 +82,11 @@ class Coupling(Layer):
     def _condition(self, kept: Tensor) -> Tensor:
         """Parameters of the transformer for the mapped columns."""
         hidden, _ = bounded(kept, self.input_limit, 1)
-        for k, weight in enumerate(self._weights):
-            if k:
-                hidden = ACTIVATIONS[self.activation].function(hidden)
-            matrix, bias = weight.to(kept.dtype).split([weight.shape[1] - 1, 1], dim=1)
-            hidden = torch.addmm(bias, matrix, hidden)
-        return self._shaped(hidden)
+        *weights, last = [weight.to(kept.dtype) for weight in self._weights]
+        for weight in weights:
+            hidden = torch.addmm(weight[:, -1:], weight[:, :-1], hidden)
+            hidden = ACTIVATIONS[self.activation].in_place(hidden)
+        return self._shaped(torch.addmm(last[:, -1:], last[:, :-1], hidden))
 
     def _shaped(self, parameters: Tensor) -> Tensor:
         return parameters.view(self.transformer.n_parameters, -1, parameters.shape[1])

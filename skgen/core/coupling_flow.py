@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .bijections import LayerChain, columns_of
 from .gaussian import StandardNormal, standard_normal
-from .interfaces import Density, Transport
+from .interfaces import Density, Transport, cache_parts
 
 
 class CouplingFlow(Transport):
@@ -36,11 +36,13 @@ class CouplingFlow(Transport):
 
     base: Density
     chain: LayerChain
-    part = 8192  # bytes of a column at a time, so that layers stay in the cache
 
     def __init__(self, chain: LayerChain, base: Density, input_noise: float) -> None:
         super().__init__()
         self.chain, self.base, self.input_noise = chain, base, input_noise
+        # Bytes of a unit at a time. What the widest layer computes should stay in the cache, and
+        # below the size from which memory comes fresh from the system, page by page.
+        self.run = min(12_000, 800_000 // max((len(p) for p in chain.parameters()), default=1))
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Negative mean log-density, with dropout and input noise; without a graph."""
@@ -83,7 +85,7 @@ class CouplingFlow(Transport):
         return torch.cat([self.chain.inverse(x) if to_data else self.chain(x)[0] for x in parts])
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        return x.split(self.part // x.element_size())
+        return cache_parts(x, x.dtype, self.run)
 
     def sample(
         self, n: int, generator: torch.Generator, conditions: Tensor | None = None

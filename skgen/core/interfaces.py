@@ -91,12 +91,12 @@ def by_columns(x: Tensor) -> Tensor:
     return x.T.contiguous().T
 
 
-def cache_parts(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def cache_parts(x: Tensor, dtype: torch.dtype, run: int = 3200) -> tuple[Tensor, ...]:
     """Split rows (n, d) into even parts whose hidden layers stay in the cache of a CPU.
 
-    A unit of a part is a run of up to 4000 bytes; runs of 4096 would share lines of the cache.
+    A unit of a part is a run of up to so many bytes; runs of 4096 would share lines of the cache.
     """
-    n_parts = -(-len(x) * dtype.itemsize // 4000) if x.device.type == "cpu" else 1
+    n_parts = -(-len(x) * dtype.itemsize // run) if x.device.type == "cpu" else 1
     return (x,) if n_parts <= 1 else x.split(16 * -(-len(x) // (16 * n_parts)))
 
 

@@ -44,8 +44,7 @@ class Affine(Transformer):
         log_scale, shift = parameters.unbind(0)
         log_scale, ratio = bounded(log_scale, self.limit, self.limit)
         scale = log_scale.exp()
-        scaled = scale * x
-        return scaled + shift, log_scale, (scaled, scale, ratio)
+        return torch.addcmul(shift, scale, x), log_scale, (x, scale, ratio)
 
     def inverse(self, y: Tensor, parameters: Tensor) -> Tensor:
         """See `Transformer.inverse`."""
@@ -57,10 +56,11 @@ class Affine(Transformer):
         self, kept: tuple, grad_y: Tensor, grad_log_slope: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See `Transformer.gradient`."""
-        scaled, scale, ratio = kept
-        to_scale = torch.addcmul(grad_log_slope, grad_y, scaled)
-        to_scale = to_scale * bounded_slope(ratio, self.limit)
-        return grad_y * scale, torch.stack([to_scale, grad_y])
+        x, scale, ratio = kept
+        to_x = grad_y * scale
+        to_scale = torch.addcmul(grad_log_slope, to_x, x)
+        to_scale.mul_(bounded_slope(ratio, self.limit))
+        return to_x, torch.stack([to_scale, grad_y])
 
 
 class RationalQuadratic(Transformer):

@@ -33,12 +33,13 @@ def call(network, x, t):
 
 @every_activation
 def test_activation_gradients(activation):
-    function, gradient, with_slope = ACTIVATIONS[activation]
+    function, gradient, in_place, with_slope = ACTIVATIONS[activation]
     x = torch.linspace(-30, 30, 241, dtype=torch.float64) + 1e-3
     factor = torch.linspace(1, 2, 241, dtype=torch.float64)
     leaf = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(function(leaf), leaf, factor)
     assert_close(gradient(factor, x), expected, rtol=1e-12, atol=1e-12)
+    assert_close(in_place(x.clone()), function(x))
     assert_close(with_slope(x), (function(x), expected / factor), rtol=1e-12, atol=1e-12)
 
 
