@@ -72,7 +72,7 @@ def log_densities(n_features, width, max_iter, n_rounds=5):
         preconditioning="standardize",
         random_state=0,
     ).fit(X)
-    rows = X[:1024].astype(np.float32)
+    rows = X[:4096].astype(np.float32)
     flow = density.module_.components[0]
     z = flow.bijection(torch.from_numpy(rows))[0]
     own = zuko.flows.CNF(n_features, hidden_features=(width, width), exact=True)
@@ -237,8 +237,10 @@ def peer_couplings(library, transformer, n_features, width, n_blocks):
     return flow, flow.log_prob
 
 
-def couplings(n_features, transformer, width=64, n_blocks=6, batch_size=256, n_rounds=30):
-    """Coupling flows of the same sizes: a training step, log-densities and samples."""
+def couplings(
+    n_features, transformer, width=64, n_blocks=6, batch_size=256, n_rows=10_000, n_rounds=30
+):
+    """Coupling flows of the same sizes: a step, log-densities of a batch and a table, samples."""
     density = RealNVPDensity(
         transformer=transformer,
         n_blocks=n_blocks,
@@ -269,6 +271,8 @@ def couplings(n_features, transformer, width=64, n_blocks=6, batch_size=256, n_r
     with torch.no_grad():
         calls = [lambda f=f: f(rows) for f in [*log_probs, model.chain.inverse]]
         log_prob, *others, sample = alternate(calls, n_rounds, repeats=8)
+        table = torch.randn(n_rows, n_features, generator=generator)
+        of_table = alternate([lambda f=f: f(table) for f in log_probs], max(3, n_rounds // 6))
     return {
         "couplings": transformer,
         "columns": n_features,
@@ -279,6 +283,9 @@ def couplings(n_features, transformer, width=64, n_blocks=6, batch_size=256, n_r
         "zuko, times it": others[0] / log_prob,
         "nflows, times it": others[1] / log_prob,
         "inverse, times it": sample / log_prob,
+        "table, ms": 1e3 * of_table[0],
+        "zuko, times the table's": of_table[1] / of_table[0],
+        "nflows, times the table's": of_table[2] / of_table[0],
     }
 
 
@@ -288,9 +295,10 @@ FORMATS = {
     **dict.fromkeys(["mean error, nats", "worst error, nats", "its mean error, nats"], ".1e"),
     **dict.fromkeys(["step, us", "its matrix products, us", "products by skgen, us"], ".0f"),
     **dict.fromkeys(["ratio", "ratio to skgen's", "ratio to that"], ".2f"),
-    **dict.fromkeys(["step, ms", "log-density, ms"], ".2f"),
+    **dict.fromkeys(["step, ms", "log-density, ms", "table, ms"], ".2f"),
     **dict.fromkeys(["zuko, times that", "nflows, times that"], ".2f"),
     **dict.fromkeys(["zuko, times it", "nflows, times it", "inverse, times it"], ".2f"),
+    **dict.fromkeys(["zuko, times the table's", "nflows, times the table's"], ".2f"),
     "cost, times that of 2 columns": ".2f",
 }
 

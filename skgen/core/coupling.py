@@ -55,10 +55,10 @@ class Coupling(Layer):
     ) -> None:
         super().__init__()
         self.transformer, self.activation = transformer, activation
-        n_first = n_features // 2
+        self.n_first = n_features // 2
         self.keep_first = keep_first or n_features == 1
-        self.sizes = (n_first, n_features - n_first)
-        n_kept, n_mapped = self.sizes if self.keep_first else self.sizes[::-1]
+        sizes = self.n_first, n_features - self.n_first
+        n_kept, n_mapped = sizes if self.keep_first else sizes[::-1]
         widths = [n_kept, *hidden_layer_sizes]
         self.dropout, self.space = dropout, Workspace()
         # The last column of each matrix of weights is the bias.
@@ -73,7 +73,7 @@ class Coupling(Layer):
         return cast(list[nn.Parameter], list(self._parameters.values()))
 
     def _split(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = columns.split(self.sizes)
+        first, second = columns[: self.n_first], columns[self.n_first :]
         return (first, second) if self.keep_first else (second, first)
 
     def _join(self, kept: Tensor, mapped: Tensor) -> Tensor:

@@ -154,4 +154,4 @@ def bounded(
 
 def bounded_slope(ratio: Tensor, slope: float) -> Tensor:
     """Derivative of `bounded`."""
-    return ratio**3 * slope**-2
+    return ratio.pow(3).mul_(slope**-2)
