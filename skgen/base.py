@@ -22,7 +22,8 @@ from torch import Tensor
 
 from .core.interfaces import Density
 
-CHUNK_ROWS = 2**14  # rows a pass, which bounds memory; flows divide them for the cache
+# Rows a pass, fewer where they have many columns, which bounds memory; flows divide them further.
+CHUNK_ROWS, CHUNK_NUMBERS = 2**14, 2**21
 
 
 class MeanScoreMixin(DensityMixin):
@@ -171,7 +172,7 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
 
     @property
     def _chunk_rows(self) -> int:
-        return CHUNK_ROWS
+        return min(CHUNK_ROWS, max(256, CHUNK_NUMBERS // self.n_features_in_))
 
     def _finished(self, X: np.ndarray) -> np.ndarray:
         """Drawn rows as the user gets them."""

@@ -11,7 +11,7 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from .base import CHUNK_ROWS, to_array, wrap_samples
+from .base import to_array, wrap_samples
 from .core.bijections import Chain
 from .core.conditional import Residual
 from .core.conditioning import ConditionalMixture, GaussianMixture, last_of_chain
@@ -106,7 +106,7 @@ class CompletingDensity(DefendedDensity):
                 randomness = _draw_randomness(n, n_proposals, d, generator)
                 x = torch.tensor(X[rows], device=device)
                 X[rows] = self._completed(x, conditions[rows], randomness).cpu().numpy()
-            for rows in _batches(empty, CHUNK_ROWS):
+            for rows in _batches(empty, self._chunk_rows):
                 given = conditions[rows] if conditions.shape[1] else None
                 X[rows] = self.module_.sample(len(rows), generator, given).cpu().numpy()
         return wrap_samples(self, X)
@@ -122,7 +122,7 @@ class CompletingDensity(DefendedDensity):
         proposals = torch.where(known[:, None], x[:, None], proposals.to(x.dtype))
         rows = proposals.flatten(0, 1)
         whole = join(rows, conditions.repeat_interleave(n_proposals, 0))
-        log_p = torch.cat([self._mixture.log_prob(part) for part in whole.split(CHUNK_ROWS)])
+        log_p = torch.cat([self._mixture.log_prob(part) for part in whole.split(self._chunk_rows)])
         # Slopes of known columns are the same in all proposals of a row and do no harm.
         log_weights = (log_p - columns(rows)[1]).view_as(log_q) - log_q
         log_weights = log_weights.nan_to_num(nan=-torch.inf, posinf=-torch.inf)

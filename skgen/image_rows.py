@@ -23,7 +23,6 @@ from .gaussian_mixtures import FEW_ROWS
 from .path_density import PathDensity
 
 MAX_HELD_OUT = 256  # images; their loss would take longer than the training
-CHUNK_IMAGES = 2**12
 
 
 class ImageDensity(PathDensity):
@@ -62,10 +61,6 @@ class ImageDensity(PathDensity):
         mixed = torch.bfloat16 if _mixed(dtype, self.device_, self.image_shape) else None
         shape = (int(self.image_shape[0]), int(self.image_shape[1]), int(self.image_shape[2]))
         return UNetVelocity(shape, schedule, generator, n_conditions, settings, mixed)
-
-    @property
-    def _chunk_rows(self) -> int:
-        return CHUNK_IMAGES if self._images else super()._chunk_rows
 
     @property
     def _max_held_out(self) -> int:

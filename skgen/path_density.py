@@ -15,7 +15,7 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
-from .base import CHUNK_ROWS, check_n_samples
+from .base import check_n_samples
 from .core.diffusion_samplers import DiffusionSampler
 from .core.flow import Flow
 from .core.reflow import Reflow
@@ -192,8 +192,8 @@ class PathDensity(FieldDensity):
         check_scalar(n_steps, "max_iter", Integral, min_val=1)
         plan = replace(plan, max_iter=n_steps, round_length=max(1, n_steps // plan.n_rounds))
         reflow, parts = Reflow(copy.deepcopy(self._model)), []
-        for start in range(0, n_samples, CHUNK_ROWS):
-            n, given = min(CHUNK_ROWS, n_samples - start), None
+        for start in range(0, n_samples, self._chunk_rows):
+            n, given = min(self._chunk_rows, n_samples - start), None
             if self.conditional:
                 rows = torch.tensor(self._encoder.rows, device=generator.device)
                 kind: Any = {"generator": generator, "device": generator.device}

@@ -167,7 +167,7 @@ class FlowMatching(Transport):
         return x_t, torch.addcmul(times.data_rate * x, times.noise_rate, noise)
 
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions (n, d) and conditions (n, k)."""
+        """Positions (n, d) and the columns that follow, such as conditions (n, k)."""
         return rows[:, : self.n_features], rows[:, self.n_features :]
 
     def _hide(self, conditions: Tensor, generator: torch.Generator) -> Tensor:
