@@ -149,7 +149,7 @@ class BasedFlow(ConditionalFlow):
         rows = x[:, : self.n_features_in_].cpu().numpy() if self._X_base is None else self._X_base
         if isinstance(self.base, str):
             z = density.bijection(torch.tensor(rows, device=x.device))[0]
-            flow.base = fit_gaussian_mixture(seed, mixture_sizes(len(z))[0], z)
+            flow.base = fit_gaussian_mixture(seed, mixture_sizes(*z.shape)[0], z)
         elif isinstance(self.base, tuple):
             check_moments(self.base, self.n_features_in_)
             flow.base = FittedBase(Normal(*self.base), density.bijection)

@@ -189,7 +189,9 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         return self
 
     def _members(self, n_samples: int, rng: np.random.RandomState) -> tuple[list, list]:
-        pairs = default_members(n_samples) if self.estimators is None else self.estimators
+        pairs = self.estimators
+        if pairs is None:
+            pairs = default_members(n_samples, self.n_features_in_)
         if not pairs or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
             raise ValueError(
                 f"estimators must be a non-empty list of (name, estimator) pairs, got {pairs!r}."
@@ -315,13 +317,15 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         return self._set_params("estimators", **params)
 
 
-def default_members(n_samples: int) -> list[tuple[str, BaseEstimator]]:
-    """Members of ``StackedDensity()`` for so many rows.
+def default_members(n_samples: int, n_features: int) -> list[tuple[str, BaseEstimator]]:
+    """Members of ``StackedDensity()`` for so many rows and columns.
 
     Parameters
     ----------
     n_samples : int
         Number of training rows.
+    n_features : int
+        Number of columns. Some hundred of them limit the sizes of the Gaussian mixtures.
 
     Returns
     -------
@@ -331,14 +335,14 @@ def default_members(n_samples: int) -> list[tuple[str, BaseEstimator]]:
     Examples
     --------
     >>> from skgen.compose import default_members
-    >>> [name for name, _ in default_members(100)]
+    >>> [name for name, _ in default_members(100, 2)]
     ['mixtures', 'standardized_flow', 'gaussianized_flow', 'coupling']
     """
     # Cheap enough for the means of five folds, with weights from all rows.
     folds = KFold(N_FOLDS, shuffle=True, random_state=0) if n_samples > 4 * N_FOLDS else None
     forms = FORMS_OF_FEW if n_samples <= FEW_ROWS else FORMS
     mixtures = StackedDensity(
-        estimators=list(candidates(n_samples, forms).items()), cv=folds, min_weight=1e-4
+        estimators=list(candidates(n_samples, n_features, forms).items()), cv=folds, min_weight=1e-4
     )
     return [
         ("mixtures", Standardized(mixtures)),

@@ -135,7 +135,7 @@ class DefendedDensity(BaseDensity):
         z, conditions = density.precondition(some)[0].split([d, x_train.shape[1] - d], dim=1)
         start = fit_categories(z, conditions, normal, max(self.reg_covar, 1e-9))
         bijection = density.bijection
-        fits = [partial(fit_gaussian_mixture, seed, k) for k in mixture_sizes(len(z))]
+        fits = [partial(fit_gaussian_mixture, seed, k) for k in mixture_sizes(*z.shape)]
         if len(z) <= FEW_ROWS and x_held is not None:
             # Not behind Gaussianised columns: they would carry its tails far beyond all rows.
             bijection = self._preconditioner("standardize", some[:, :d])

@@ -22,6 +22,7 @@ FORMS_OF_FEW = [*FORMS, ("diag", 1e-6), ("full", 1e-3), ("full", 1e-2), ("full",
 FORMS_OF_DEFENCE = [("full", 1e-6), ("full", 1e-2), ("diag", 1e-6)]  # beside a flow
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 FEW_ROWS = 2000  # up to so many, there is time for more of everything and need of it
+MAX_NUMBERS = 2**22  # in the covariances of a mixture; with more, EM takes longer than a flow
 N_FOLDS = 5
 LEAST_SHARE = 1e-4  # of the rows; mixtures with less are left out
 
@@ -35,17 +36,23 @@ class QuietMixture(GaussianMixture):
             return super().fit(X, y)
 
 
-def mixture_sizes(n_rows: int) -> list[int]:
+def mixture_sizes(n_rows: int, n_columns: int) -> list[int]:
     """Components of the Gaussian mixtures to try: 16 and 4, or one for 20 rows if that is fewer."""
-    return sorted({max(1, min(k, n_rows // 20)) for k in (4, 16)}, reverse=True)
+    most = max(1, min(n_rows // 20, MAX_NUMBERS // n_columns**2))
+    return sorted({min(k, most) for k in (4, 16)}, reverse=True)
 
 
-def candidates(n_rows: int, forms: Iterable[tuple[str, float]]) -> dict[str, QuietMixture]:
+def candidates(
+    n_rows: int, n_columns: int, forms: Iterable[tuple[str, float]]
+) -> dict[str, QuietMixture]:
     """Mixtures to stack, by name, for rows of columns with unit variance."""
     found = {}
     for form, ridge in forms:
+        most = n_rows / 20
+        if form == "full":
+            most = min(most, MAX_NUMBERS / n_columns**2)
         for k in SIZES:
-            if (k == 1 and form != "tied") or 1 < k <= n_rows / 20:
+            if (k == 1 and form != "tied") or 1 < k <= most:
                 mixture = QuietMixture(k, covariance_type=form, reg_covar=ridge)
                 found[f"{form}{k}_{ridge:g}"] = mixture
     return found
@@ -64,7 +71,7 @@ def fit_stacked_mixtures(seed: int, z: Tensor) -> NormalMixture:
 
     The weights of the sizes and forms maximise the likelihood of the fifths left out.
     """
-    rows, kinds = z.cpu().numpy(), list(candidates(len(z), FORMS_OF_DEFENCE).values())
+    rows, kinds = z.cpu().numpy(), list(candidates(len(z), z.shape[1], FORMS_OF_DEFENCE).values())
     if len(rows) < 2 * N_FOLDS:
         return fit_gaussian_mixture(seed, 1, z)
     held_out, fitted = np.empty((len(rows), len(kinds))), []

@@ -255,7 +255,7 @@ class RealNVPDensity(TrainedFlow):
         if self.base == "student":
             return StudentT(d)
         if self.base == "mixture":
-            return fit_gaussian_mixture(generator.initial_seed(), mixture_sizes(len(z))[0], z)
+            return fit_gaussian_mixture(generator.initial_seed(), mixture_sizes(*z.shape)[0], z)
         base = clone(self.base)
         if hasattr(base, "random_state"):
             base.set_params(random_state=generator.initial_seed() % 2**32)

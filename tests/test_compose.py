@@ -93,7 +93,7 @@ def test_given_estimators_are_not_fitted():
 
 @pytest.mark.parametrize("n, folds", [(5, None), (20, None), (21, 5), (5000, 5)])
 def test_default_members(n, folds):
-    members = dict(default_members(n))
+    members = dict(default_members(n, 2))
     assert list(members) == ["mixtures", "standardized_flow", "gaussianized_flow", "coupling"]
     cv = members["mixtures"].estimator.cv
     assert (cv and cv.get_n_splits()) == folds

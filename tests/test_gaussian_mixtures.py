@@ -15,6 +15,7 @@ from skgen.gaussian_mixtures import (
     candidates,
     fit_gaussian_mixture,
     fit_stacked_mixtures,
+    mixture_sizes,
 )
 
 from .conftest import ALL_MIXTURES
@@ -38,7 +39,7 @@ def test_join_is_the_weighted_mean(form):
 
 def test_stack_against_stacked_density():
     few = X[:39]  # one component each, where EM does not depend on the seed
-    members = list(candidates(39, ALL_MIXTURES[1]).items())
+    members = list(candidates(39, 2, ALL_MIXTURES[1]).items())
     assert all(mixture.n_components == 1 for _, mixture in members)
     folds = KFold(5, shuffle=True, random_state=7)
     stack = StackedDensity(estimators=members, cv=folds, min_weight=0).fit(few)
@@ -61,15 +62,26 @@ def test_a_handful_of_rows_gets_one_gaussian():
 
 
 def test_candidates():
-    found = candidates(400, [("full", 1e-3), ("tied", 1e-6)]).values()
+    found = candidates(400, 2, [("full", 1e-3), ("tied", 1e-6)]).values()
     assert [(m.covariance_type, m.n_components, m.reg_covar) for m in found] == [
         *(("full", k, 1e-3) for k in (1, 2, 4, 8, 16)),
         *(("tied", k, 1e-6) for k in (2, 4, 8, 16)),  # of one component, it is full
     ]
 
 
+def test_wide_tables_get_few_components():
+    for n_columns, most in [(256, 64), (257, 32), (1000, 4), (5000, 1)]:
+        found = candidates(2000, n_columns, [("full", 1e-3), ("diag", 1e-3)]).values()
+        sizes = {
+            form: max(m.n_components for m in found if m.covariance_type == form)
+            for form in ("full", "diag")
+        }
+        assert sizes == {"full": most, "diag": 64}
+        assert max(mixture_sizes(2000, n_columns)) == min(16, most)
+
+
 def test_no_warnings_if_em_stops_early():
-    mixture = candidates(400, FORMS)["full16_1e-06"].set_params(max_iter=1)
+    mixture = candidates(400, 2, FORMS)["full16_1e-06"].set_params(max_iter=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not mixture.fit(X).converged_

@@ -48,7 +48,7 @@ def ours(kind):
     def fit(X, seed, quick):
         density = kind()
         if quick and kind is StackedDensity:
-            density.set_params(estimators=default_members(len(X)))
+            density.set_params(estimators=default_members(*X.shape))
         for name in density.get_params():
             if name == "random_state":
                 density.set_params(random_state=seed)
@@ -70,7 +70,7 @@ DENSITIES = {
     "RealNVP": ours(RealNVPDensity),
     "DDPM": ours(DDPMGenerator),
     "Stack": ours(StackedDensity),
-    "Mixtures": lambda X, seed, quick: default_members(len(X))[0][1].fit(X).score_samples,
+    "Mixtures": lambda X, seed, quick: default_members(*X.shape)[0][1].fit(X).score_samples,
 }
 BY_DEFAULT = [name for name in DENSITIES if name != "Mixtures"]  # a member of Stack
 
