@@ -18,7 +18,7 @@ from .networks import Network
 from .objectives import Objective
 from .paths import GaussianPath, LinearPath, Parts
 from .refinement import refined
-from .samplers import OdeSampler, Sampler
+from .samplers import TIME_GRIDS, OdeSampler, Sampler
 from .solvers import SOLVERS
 
 Excess = Callable[[float, Tensor, Tensor | None], Tensor]
@@ -239,24 +239,24 @@ class Flow(FlowMatching):
         method, d = SOLVERS[self.solver], self.n_features
         n_traces = 0 if not divergence else 1 if self.probes is None else len(self.probes)
 
+        grid, dtype = TIME_GRIDS["quadratic"], dtype or rows.dtype
         times = method.times(start, end, n_steps)
-        straight_times = [s * (2 - s) for s in times]
-        dtype = dtype or rows.dtype
-        excess = self._excess(dtype, divergence, guidance, straight_times)
-        scales = self.straight.gaussian_scale(rows.new_tensor(straight_times))
-        rates = scales.new_tensor([[2 * (1 - s)] for s in times])
+        s = torch.tensor(times, dtype=torch.float64)
+        straight_times = grid.time(s)
+        scales, rates = self.straight.gaussian_scale(straight_times), grid.rate(s)
         factors = torch.cat(
-            [(rates / scales[:, None]).expand(-1, d), rates.expand(-1, n_traces)], 1
-        )
-        of_times = zip(straight_times, scales, factors.to(dtype), strict=True)
-        known = dict(zip(times, of_times, strict=True))
+            [(rates / scales).expand(d, -1), rates.expand(n_traces, -1)]
+        ).T  # of the slopes of positions and integrals
+        of_times = straight_times.tolist(), scales.to(rows), factors.to(rows).to(dtype)
+        known = dict(zip(times, zip(*of_times, strict=True), strict=True))
+        excess = self._excess(dtype, divergence, guidance, of_times[0])
 
         def solve(rows: Tensor) -> Tensor:
             x, conditions = self._split(rows)
 
             def field(s: float, state: Tensor) -> Tensor:
                 r, scale, factors = known[s]
-                if s == 1:
+                if s == 1:  # where all slopes vanish
                     return torch.zeros_like(state)
                 return excess(r, scale * state[:, :d], conditions).mul_(factors)
 

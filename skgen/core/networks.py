@@ -163,7 +163,7 @@ class VelocityNetwork(Network):
         self, dtype: torch.dtype, divergence: bool = False, times: Sequence[float] = ()
     ) -> Field:
         """See `Network.field`."""
-        _, _, in_place, with_slope = ACTIVATIONS[self.activation]
+        activation = ACTIVATIONS[self.activation]
         hidden, out = self.hidden.detach().to(dtype), self.out.detach().to(dtype)
         bias_out = self.bias_out.detach().to(dtype)[:, None]
         widths, d = hidden.shape[::-1], len(out)
@@ -190,11 +190,11 @@ class VelocityNetwork(Network):
             before = product(weight, x, offset)
             u, p = before[: widths[0]], before[widths[0] :]
             if not divergence:
-                p = product(hidden, in_place(u), p)
-                return product(out, in_place(p), bias_out)
+                p = product(hidden, activation.in_place(u), p)
+                return product(out, activation.in_place(p), bias_out)
             coupling, skip = weights
-            act_u, slope_u = with_slope(u)
-            act_p, slope_p = with_slope(product(hidden, act_u, p))
+            act_u, slope_u = activation.with_slope(u)
+            act_p, slope_p = activation.with_slope(product(hidden, act_u, p))
             found = x.new_empty(d + 1, x.shape[1])
             torch.addmm(bias_out, out, act_p, out=found[:d])
             torch.sum(slope_p.mul_(product(coupling, slope_u, skip)), 0, out=found[d])

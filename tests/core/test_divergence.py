@@ -62,4 +62,5 @@ from skgen.core.divergence import exact_divergence
 warnings.simplefilter("error")
 exact_divergence(torch.sin, torch.zeros(2, 1))
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
