@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from .activations import ACTIVATIONS
 from .bijections import Layer
+from .draws import dropout_mask
 from .interfaces import gradient_of
 from .products import add_product, product
 from .transformers import Transformer, bounded, bounded_slope
@@ -112,22 +112,22 @@ class Coupling(Layer):
         n = x.shape[1]
         inputs = [space(f"input {k}", x, weight.shape[1], n) for k, weight in enumerate(weights)]
         _, ratio = bounded(kept, self.input_limit, 1, out=inputs[0][:-1])
-        befores, drops = [], []
+        befores, masks = [], []
         for k, weight in enumerate(weights):
             before = space(f"before {k}", x, len(weight), n)
             befores.append(product(weight, inputs[k], out=before))
             if k + 1 < len(weights):
-                function(befores[k], out=inputs[k + 1][:-1])
+                hidden = function(befores[k], out=inputs[k + 1][:-1])
                 if self.dropout:
-                    drops.append(self._drawn(inputs[k + 1], generator))
-                    self._drop(inputs[k + 1], drops[k])
+                    masks.append(dropout_mask(hidden, self.dropout, generator))
+                    hidden.mul_(masks[k])
         y, log_slope, transformed = self.transformer.forward(mapped, self._shaped(befores[-1]))
-        passed = space.take_turn(), inputs, befores, drops, ratio, transformed
+        passed = space.take_turn(), inputs, befores, masks, ratio, transformed
         return self._join(kept, y), log_slope.sum(0), passed
 
     def training_backward(self, kept: tuple, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""
-        turn, inputs, befores, drops, ratio, transformed = kept
+        turn, inputs, befores, masks, ratio, transformed = kept
         self.space.check(turn)
         gradient, weights = ACTIVATIONS[self.activation].gradient, self._weights
         to_kept, grad_y = self._split(grad)
@@ -137,27 +137,10 @@ class Coupling(Layer):
         for k, weight in reversed(list(enumerate(weights))):
             add_product(gradient_of(weight), grad, inputs[k].T)
             if k:
-                hidden = inputs[k][:-1]
-                to_input = product(weight[:, :-1].T, grad, out=hidden)
+                to_input = product(weight[:, :-1].T, grad, out=inputs[k][:-1])
                 if self.dropout:
-                    to_input = hidden.copy_(to_input)  # unless it is there already
-                    self._drop(inputs[k], drops[k - 1])
+                    to_input.mul_(masks[k - 1])
                 grad = gradient(to_input, befores[k - 1], out=befores[k - 1])
         to_input = product(weights[0][:, :-1].T, grad)
         to_kept = torch.addcmul(to_kept, to_input, bounded_slope(ratio, 1))
         return self._join(to_kept, to_mapped)
-
-    def _drawn(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        """Positions to set to zero, so many draws that each unit is among them by ``dropout``.
-
-        Ten times as fast as a number for each unit.
-        """
-        size = inputs.numel()
-        count = round(math.log(1 - self.dropout) / math.log1p(-1 / max(size, 2)))
-        return torch.randint(size, (count,), generator=generator, device=inputs.device)
-
-    def _drop(self, inputs: Tensor, positions: Tensor) -> None:
-        """Set positions of the units to zero and enlarge the rest; the ones stay."""
-        inputs.view(-1).index_fill_(0, positions, 0.0)
-        inputs[:-1].div_(1 - self.dropout)
-        inputs[-1].fill_(1.0)

@@ -51,6 +51,7 @@ class Point(NamedTuple):
     """What is known of a spline at a share ``xi`` of the width of a bin."""
 
     xi: Tensor
+    rest: Tensor  # 1 - xi
     s: Tensor
     mix: Tensor  # xi (1 - xi)
     bend: Tensor
@@ -85,16 +86,20 @@ class Bins(NamedTuple):
         width, height = at(knots_x, k + 1) - x_k, at(knots_y, k + 1) - y_k
         return Bins(x, x_k, y_k, width, height, at(slopes, k), at(slopes, k + 1))
 
+    # Factors are given as ``alpha`` and ``value`` where they can be: PyTorch makes a tensor of any
+    # other number, which takes longer than the arithmetic of a batch.
+
     def at(self, xi: Tensor) -> Point:
         """Evaluate at shares ``xi`` of the widths."""
-        s, rest = self.height / self.width, 1 - xi
-        mix, bend = xi * rest, self.d_next + self.d_k - 2 * s
-        inverse = 1 / torch.addcmul(s, bend, mix)
-        up, down = self.d_next * xi, self.d_k * rest
-        steepness = up * xi + 2 * s * mix + down * rest
-        value = (s * xi + down) * xi * inverse
+        s, rest = self.height / self.width, torch.sub(torch.ones_like(xi), xi)
+        mix, bend = xi * rest, torch.sub(self.d_next + self.d_k, s, alpha=2)
+        inverse = torch.addcmul(s, bend, mix).reciprocal()
+        down = self.d_k * rest
+        ends = torch.addcmul(down * rest, self.d_next * xi, xi)
+        steepness = torch.addcmul(ends, s, mix, value=2)
+        value = torch.addcmul(down, s, xi) * xi * inverse
         log_slope = ((s * inverse).square() * steepness).log()
-        return Point(xi, s, mix, bend, inverse, steepness, value, log_slope)
+        return Point(xi, rest, s, mix, bend, inverse, steepness, value, log_slope)
 
     def evaluate(self) -> tuple[Tensor, Point]:
         """Values, and what else is known there."""
@@ -103,37 +108,35 @@ class Bins(NamedTuple):
 
     def invert(self) -> tuple[Tensor, Point]:
         """Preimages of x, and what is known there."""
-        s = self.height / self.width
-        rise = self.x - self.y_k
-        bend = self.d_next + self.d_k - 2 * s
-        a = self.height * (s - self.d_k) + rise * bend
-        b = self.height * self.d_k - rise * bend
-        c = -s * rise
-        xi = 2 * c / (-b - (b**2 - 4 * a * c).clamp(min=0).sqrt())
+        s, rise = self.height / self.width, self.x - self.y_k
+        turn, drop = rise * torch.sub(self.d_next + self.d_k, s, alpha=2), s * rise
+        a = torch.addcmul(turn, self.height, s - self.d_k)
+        b = self.height * self.d_k - turn
+        root = torch.addcmul(b.square(), a, drop, value=4).clamp(min=0).sqrt()
+        xi = (drop + drop) / (b + root)
         return torch.addcmul(self.x_k, xi, self.width), self.at(xi)
 
     def gradient(self, point: Point, grad_y: Tensor, grad_log_slope: Tensor) -> tuple[Tensor, ...]:
         """Gradients of x, x_k, y_k, width, height, d_k and d_next through `evaluate`."""
-        xi, s, mix, bend, inverse, steepness, value, _ = point
-        rest, turn = 1 - xi, 1 - 2 * xi
-        by_steepness, by_log = grad_log_slope / steepness, 2 * grad_log_slope
+        xi, rest, s, mix, bend, inverse, steepness, value, _ = point
+        by_steepness, turn, square = grad_log_slope / steepness, rest - xi, xi.square()
         by_numerator = grad_y * self.height * inverse
-        by_denominator = torch.addcmul(by_log * inverse, by_numerator, value)  # negative
-        to_mix = by_numerator - by_denominator
+        by_denominator = torch.addcmul(by_numerator * value, grad_log_slope, inverse, value=2)
+        to_mix = by_numerator - by_denominator  # by_denominator is negative
         up, down = by_steepness * xi, by_steepness * rest
-        square = xi.square()
         to_d_k = torch.addcmul(to_mix * mix, down, rest)
         to_d_next = torch.addcmul(up * xi, by_denominator, mix, value=-1)
-        twist = 1 - 2 * mix
-        to_s = by_numerator * square + by_log / s + 2 * by_steepness * mix - by_denominator * twist
-        to_xi = (
-            2 * (s * (by_numerator * xi + by_steepness * turn) + self.d_next * up - self.d_k * down)
-            + (by_numerator * self.d_k - by_denominator * bend) * turn
-        )
-        to_x = to_xi / self.width
-        to_width = (to_xi * xi + to_s * s).neg() / self.width
-        to_height = torch.addcmul(to_s / self.width, grad_y, value)
-        return to_x, -to_x, grad_y, to_width, to_height, to_d_k, to_d_next
+        to_s = torch.addcdiv(by_numerator * square, grad_log_slope, s, value=2)
+        to_s = torch.addcmul(to_s, by_steepness, mix, value=2)
+        to_s = torch.addcmul(to_s, by_denominator, torch.addcmul(square, rest, rest), value=-1)
+        half = torch.addcmul(by_numerator * xi, by_steepness, turn)
+        half = torch.addcmul(torch.addcmul(self.d_next * up, self.d_k, down, value=-1), s, half)
+        by_mix = torch.addcmul(by_numerator * self.d_k, by_denominator, bend, value=-1)
+        to_x = torch.add(by_mix * turn, half, alpha=2) / self.width
+        to_s = to_s / self.width
+        to_width = torch.addcmul(to_x * xi, to_s, s).neg_()
+        to_height = torch.addcmul(to_s, grad_y, value)
+        return to_x, to_x.neg(), grad_y, to_width, to_height, to_d_k, to_d_next
 
 
 def monotone_slopes(x: Tensor, y: Tensor) -> Tensor:

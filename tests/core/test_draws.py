@@ -9,6 +9,7 @@ from skgen.core.draws import (
     NUMBERS_AT_ONCE,
     Independent,
     Joint,
+    dropout_mask,
     nearby,
     rows_at_once,
     shuffled,
@@ -33,6 +34,20 @@ def test_as_many_rows_at_once_as_pay():
     assert rows_at_once(torch.zeros(1000, 2), 100) == 800
     assert rows_at_once(torch.zeros(1000, NUMBERS_AT_ONCE // 300), 100) == 300
     assert rows_at_once(torch.zeros(1000, NUMBERS_AT_ONCE), 100) == 100
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_masks_leave_out_a_share_and_keep_the_mean(share):
+    units, source = torch.zeros(32, 256, dtype=torch.float64), generator()
+    masks = torch.stack([dropout_mask(units, share, source) for _ in range(200)])
+    assert set(masks.unique().tolist()) == {0.0, 1 / (1 - share)}
+    assert float((masks == 0).double().mean()) == pytest.approx(share, abs=0.005)
+    # No unit is left out more often than others, nor together with its neighbours.
+    left_out = (masks == 0).double() - share
+    assert left_out.mean(0).abs().max() < 6 * (share * (1 - share) / len(masks)) ** 0.5
+    pairs = left_out[:, :, 1:] * left_out[:, :, :-1], left_out[:, 1:] * left_out[:, :-1]
+    assert all(float(pair.mean().abs()) < 0.01 * share for pair in pairs)
+    assert torch.equal(dropout_mask(units, share, generator()), masks[0])
 
 
 def test_stratified_numbers():
