@@ -69,7 +69,8 @@ class Coupling(Layer):
         self.register_parameter(f"weight_{len(hidden_layer_sizes)}", nn.Parameter(last))
 
     @property
-    def _weights(self) -> list[nn.Parameter]:
+    def weights(self) -> list[nn.Parameter]:
+        """Weights of the layers of the conditioner, from the first to the last."""
         return cast(list[nn.Parameter], list(self._parameters.values()))
 
     def _split(self, columns: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +83,7 @@ class Coupling(Layer):
     def _condition(self, kept: Tensor) -> Tensor:
         """Parameters of the transformer for the mapped columns."""
         hidden, _ = bounded(kept, self.input_limit, 1)
-        *weights, last = [weight.to(kept.dtype) for weight in self._weights]
+        *weights, last = [weight.to(kept.dtype) for weight in self.weights]
         for weight in weights:
             hidden = torch.addmm(weight[:, -1:], weight[:, :-1], hidden)
             hidden = ACTIVATIONS[self.activation].in_place(hidden)
@@ -106,7 +107,7 @@ class Coupling(Layer):
         self, x: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, tuple]:
         """See `Layer.training_forward`."""
-        function, space, weights = ACTIVATIONS[self.activation].function, self.space, self._weights
+        function, space, weights = ACTIVATIONS[self.activation].function, self.space, self.weights
         kept, mapped = self._split(x)
         # The last row stays 1, whose weights are the biases.
         n = x.shape[1]
@@ -129,7 +130,7 @@ class Coupling(Layer):
         """See `Layer.training_backward`."""
         turn, inputs, befores, masks, ratio, transformed = kept
         self.space.check(turn)
-        gradient, weights = ACTIVATIONS[self.activation].gradient, self._weights
+        gradient, weights = ACTIVATIONS[self.activation].gradient, self.weights
         to_kept, grad_y = self._split(grad)
         grad_log_slope = grad_log_det.expand_as(grad_y)
         to_mapped, parameters = self.transformer.gradient(transformed, grad_y, grad_log_slope)

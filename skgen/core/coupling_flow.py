@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .bijections import LayerChain, columns_of
+from .coupling import Coupling
 from .gaussian import StandardNormal, standard_normal
 from .interfaces import Density, Transport, cache_parts
 
@@ -43,6 +44,11 @@ class CouplingFlow(Transport):
         # Bytes of a unit at a time. What the widest layer computes should stay in the cache, and
         # below the size from which memory comes fresh from the system, page by page.
         self.run = min(12_000, 800_000 // max((len(p) for p in chain.parameters()), default=1))
+
+    def matrices(self) -> list[nn.Parameter]:
+        """See `Trainable.matrices`."""
+        couplings = [layer for layer in self.chain.layers if isinstance(layer, Coupling)]
+        return [weight for coupling in couplings for weight in coupling.weights[1:]]
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Negative mean log-density, with dropout and input noise; without a graph."""

@@ -53,6 +53,10 @@ class Trainable(Density):
         loss.backward(loss.new_tensor(share))
         return loss.detach()
 
+    def matrices(self) -> list[nn.Parameter]:
+        """Weights between hidden units, to be trained as matrices."""
+        return []
+
     def log_prob_fast(self, x: Tensor) -> Tensor:
         """Log-density (n,), perhaps less accurate, to watch the training by."""
         return self.log_prob(x)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.optim.adamw import adamw
+from torch import Tensor
 from tqdm import tqdm
 
 from .interfaces import Trainable
+from .optimiser import FlatParameters, Optimiser
 
 
 class TrainingWarning(UserWarning):
@@ -35,7 +35,7 @@ class Plan:
     learning_rate : float
         Peak of the schedule.
     weight_decay : float
-        Decoupled weight decay of AdamW.
+        Decoupled weight decay.
     tol : float
         Least gain of the held-out score (nats) that counts as progress.
     patience : int
@@ -76,26 +76,8 @@ class History:
     interrupted: bool = False  # stopped from outside: Ctrl-C or a callback
 
 
-class FlatParameters:
-    """All parameters of a module as views of one vector, and so their gradients.
-
-    The optimiser, clipping and averaging then cost one operation each, not one a parameter.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        parameters = list(module.parameters())
-        self.values = torch.cat([p.detach().reshape(-1) for p in parameters])
-        self.gradient = torch.zeros_like(self.values)
-        start = 0
-        for p in parameters:
-            end = start + p.numel()
-            p.data = self.values[start:end].view_as(p)
-            p.grad = self.gradient[start:end].view_as(p)
-            start = end
-
-
 class Trainer:
-    """Trains a model by AdamW with a one-cycle rate and averaged weights.
+    """Trains a model with a one-cycle learning rate and averaged weights.
 
     It can be run in parts; `finish` leaves the best weights in the model.
 
@@ -136,13 +118,13 @@ class Trainer:
         self.generator, self.on_round = generator, on_round
         self.bar, self.label, self.log = bar, label, log
         self.history = History()
-        self.flat = FlatParameters(model)
+        self.flat = FlatParameters(model, model.matrices())
         self.average = self.flat.values.clone()
         self.best, self.good = self.average.clone(), self.average.clone()
         self._rate, self._rollbacks, self._waited, self._good_step = plan.learning_rate, 0, 0, 0
         size = min(plan.batch_size, len(rows))
         self._batches = iter(model.batches(rows, size, generator))
-        self._start_optimiser()
+        self._optimiser = Optimiser(self.flat, plan.weight_decay)
 
     def run(self, until: int | None = None) -> None:
         """Train up to step ``until`` of the schedule, or to its end, or until stopped."""
@@ -173,33 +155,6 @@ class Trainer:
             p.data = p.data.clone()  # a view would be pickled with the whole vector
         return self.history
 
-    def _start_optimiser(self) -> None:
-        self._moments = torch.zeros_like(self.flat.values), torch.zeros_like(self.flat.values)
-        self._count = self.flat.values.new_zeros(())
-
-    def _update(self, rate: float) -> None:
-        """Step of AdamW along the gradient clipped to a norm of 1."""
-        norm = torch.linalg.vector_norm(self.flat.gradient)
-        first, second = self._moments
-        # The function, as the object around it costs a small network a tenth of its training.
-        adamw(
-            [self.flat.values],
-            [self.flat.gradient],
-            [first],
-            [second],
-            [],
-            [self._count],
-            fused=True,
-            grad_scale=norm.clamp(min=1.0),  # divides the gradient
-            lr=rate,
-            beta1=0.9,
-            beta2=0.999,
-            eps=1e-8,
-            weight_decay=self.plan.weight_decay,
-            amsgrad=False,
-            maximize=False,
-        )
-
     def _learning_rate(self, step: int) -> float:
         progress = step / self.plan.max_iter
         if progress < self.plan.warm_up:
@@ -212,7 +167,7 @@ class Trainer:
         self.flat.gradient.zero_()
         batches = itertools.islice(self._batches, n)
         losses = [self.model.add_gradient(b, self.generator, 1 / n) for b in batches]
-        self._update(self._learning_rate(step))
+        self._optimiser.step(self._learning_rate(step))
         decay = min(self.plan.ema_decay, (1 + step) / (10 + step))
         self.average.lerp_(self.flat.values, 1 - decay)
         self.history.n_iter += 1
@@ -272,7 +227,7 @@ class Trainer:
         self.flat.values.copy_(self.good)
         self.average.copy_(self.good)
         self._rate /= 2
-        self._start_optimiser()
+        self._optimiser = Optimiser(self.flat, self.plan.weight_decay)
         warnings.warn(
             f"The training loss became infinite or NaN; going back to step {self.history.n_iter} "
             f"with the learning rate halved to {self._rate:g}.",

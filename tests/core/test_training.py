@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from tqdm import tqdm
 
 from skgen.core.interfaces import Trainable
-from skgen.core.training import FlatParameters, Plan, Trainer, TrainingWarning
+from skgen.core.training import Plan, Trainer, TrainingWarning
 
 
 class Quadratic(Trainable):
@@ -166,16 +166,3 @@ def test_on_round_can_stop():
     run.run()
     run.run()
     assert run.history.n_iter == 30 and len(calls) == 3
-
-
-def test_flat_parameters_are_views():
-    model = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1))
-    x = torch.randn(5, 3)
-    before = model(x).detach()
-    flat = FlatParameters(model)
-    assert flat.values.shape == (11,) and torch.equal(model(x), before)
-    model(x).sum().backward()
-    expected = torch.cat([p.grad.flatten() for p in model.parameters()])
-    assert torch.equal(flat.gradient, expected) and expected.abs().sum() > 0
-    flat.values.zero_()
-    assert (model(x) == 0).all()
