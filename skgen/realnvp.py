@@ -34,8 +34,9 @@ class RealNVPDensity(TrainedFlow):
 
     Each coupling keeps half of the columns and maps the others by monotone functions whose
     parameters a network computes from those kept, so the determinant is a product of slopes, and
-    density and samples take one pass each. Trained by maximum likelihood, with the same
-    preconditioning and the same defensive mixture as `FlowMatchingDensity`.
+    density and samples take one pass each. Trained by maximum likelihood, hidden layers by Muon and
+    all else by AdamW, with the same preconditioning and the same defensive mixture as
+    `FlowMatchingDensity`.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ class RealNVPDensity(TrainedFlow):
         Decoupled weight decay.
     max_iter : int or "auto", default="auto"
         Most gradient steps (not passes over the data); "auto" is 3,600 for up to three features
-        and 1,300 for more.
+        and 2,000 for more.
     tol : float, default=1e-3
         Gain of the held-out score (nats) that counts as progress.
     n_iter_no_change : int, default=10
@@ -145,6 +146,8 @@ class RealNVPDensity(TrainedFlow):
 
     Durkan, Bekasov, Murray and Papamakarios, "Neural spline flows", 2019.
 
+    Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
+
     Examples
     --------
     >>> from skgen import RealNVPDensity
@@ -168,8 +171,8 @@ class RealNVPDensity(TrainedFlow):
         "input_noise": [Interval(Real, 0, None, closed="left")],
     }
 
-    _auto_max_iter = (3_600, 1_300)
-    _probe_steps = (300, 300)
+    _auto_max_iter = (3_600, 2_000)
+    _probe_steps = (450, 300)
 
     def __init__(
         self,
