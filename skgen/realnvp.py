@@ -83,13 +83,13 @@ class RealNVPDensity(TrainedFlow):
         probability, and `score_samples` a lower bound, from 16 passes.
     batch_size : int, default=256
         Rows a gradient step, or all where there are fewer.
-    learning_rate_init : float, default=7e-3
+    learning_rate_init : float, default=1e-2
         Peak of the one-cycle learning rate.
     weight_decay : float, default=1e-4
         Decoupled weight decay.
     max_iter : int or "auto", default="auto"
-        Most gradient steps (not passes over the data); "auto" is 3,600 for up to three features
-        and 2,000 for more.
+        Most gradient steps (not passes over the data); "auto" is 3,000 for up to three features
+        and 1,600 for more.
     tol : float, default=1e-3
         Gain of the held-out score (nats) that counts as progress.
     n_iter_no_change : int, default=10
@@ -171,7 +171,7 @@ class RealNVPDensity(TrainedFlow):
         "input_noise": [Interval(Real, 0, None, closed="left")],
     }
 
-    _auto_max_iter = (3_600, 2_000)
+    _auto_max_iter = (3_000, 1_600)
     _probe_steps = (450, 300)
 
     def __init__(
@@ -193,7 +193,7 @@ class RealNVPDensity(TrainedFlow):
         periodic=None,
         discrete=None,
         batch_size=256,
-        learning_rate_init=7e-3,
+        learning_rate_init=1e-2,
         weight_decay=1e-4,
         max_iter="auto",
         tol=1e-3,

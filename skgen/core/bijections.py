@@ -180,37 +180,36 @@ class LULinear(Layer):
         self.bias = nn.Parameter(torch.zeros(n_features, 1))
 
     def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """Matrices L and U, and the log-determinant."""
+        """Matrices L, without its ones, and U, and the log-determinant."""
         packed = self.packed.to(dtype)
         log_diagonal = packed.diagonal()
-        identity = torch.eye(len(packed), dtype=dtype, device=packed.device)
-        upper = packed.triu(1) + log_diagonal.exp().diag()
-        return packed.tril(-1) + identity, upper, log_diagonal.sum()
+        return packed.tril(-1), packed.triu(1) + log_diagonal.exp().diag(), log_diagonal.sum()
 
     def map_columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See `Layer.map_columns`."""
-        lower, upper, log_det = self._factors(x.dtype)
-        return torch.addmm(self.bias.to(x.dtype), lower @ upper, x), log_det
+        below, upper, log_det = self._factors(x.dtype)
+        return torch.addmm(self.bias.to(x.dtype), torch.addmm(upper, below, upper), x), log_det
 
     def map_columns_back(self, z: Tensor) -> Tensor:
         """See `Layer.map_columns_back`; by substitution."""
-        lower, upper, _ = self._factors(z.dtype)
-        half = torch.linalg.solve_triangular(lower, z - self.bias.to(z.dtype), upper=False)
+        below, upper, _ = self._factors(z.dtype)
+        z = z - self.bias.to(z.dtype)
+        half = torch.linalg.solve_triangular(below, z, upper=False, unitriangular=True)
         return torch.linalg.solve_triangular(upper, half, upper=True)
 
     def training_forward(
         self, x: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, tuple]:
         """See `Layer.training_forward`."""
-        lower, upper, log_det = self._factors(x.dtype)
-        matrix = lower @ upper
-        return torch.addmm(self.bias, matrix, x), log_det, (x, lower, upper, matrix)
+        below, upper, log_det = self._factors(x.dtype)
+        matrix = torch.addmm(upper, below, upper)
+        return torch.addmm(self.bias, matrix, x), log_det, (x, below, upper, matrix)
 
     def training_backward(self, kept: tuple, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""
-        x, lower, upper, matrix = kept
+        x, below, upper, matrix = kept
         grad_matrix = grad @ x.T
-        grad_upper = lower.T @ grad_matrix
+        grad_upper = torch.addmm(grad_matrix, below.T, grad_matrix)
         packed = (grad_matrix @ upper.T).tril_(-1).add_(grad_upper.triu(1))
         diagonal = torch.addcmul(grad_log_det.sum(), grad_upper.diagonal(), upper.diagonal())
         packed.diagonal().copy_(diagonal)
