@@ -34,8 +34,8 @@ class RealNVPDensity(TrainedFlow):
 
     Each coupling keeps half of the columns and maps the others by monotone functions whose
     parameters a network computes from those kept, so the determinant is a product of slopes, and
-    density and samples take one pass each. Trained by maximum likelihood, hidden layers by Muon and
-    all else by AdamW, with the same preconditioning and the same defensive mixture as
+    density and samples take one pass each. Trained by maximum likelihood, by AdamW and, for the
+    hidden layers of splines, Muon, with the same preconditioning and the same defensive mixture as
     `FlowMatchingDensity`.
 
     Parameters

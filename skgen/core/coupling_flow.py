@@ -48,7 +48,8 @@ class CouplingFlow(Transport):
     def matrices(self) -> list[nn.Parameter]:
         """See `Trainable.matrices`."""
         couplings = [layer for layer in self.chain.layers if isinstance(layer, Coupling)]
-        return [weight for coupling in couplings for weight in coupling.weights[1:]]
+        by_muon = [coupling for coupling in couplings if coupling.transformer.muon]
+        return [weight for coupling in by_muon for weight in coupling.weights[1:]]
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Negative mean log-density, with dropout and input noise; without a graph."""

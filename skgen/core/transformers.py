@@ -15,6 +15,7 @@ class Transformer(ABC):
     """A monotone map of numbers with parameters; the identity where they are zero."""
 
     n_parameters: int
+    muon = False  # whether it pays for the weights that its parameters come from
 
     @abstractmethod
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, tuple]:
@@ -78,6 +79,7 @@ class RationalQuadratic(Transformer):
     # narrow or steep would cost the inverse its accuracy. Powers of 2 take half the time of those
     # of e.
     limit = 2.5 / math.log(2)
+    muon = True
 
     def __init__(self, n_bins: int, bound: float = 4.0) -> None:
         self.n_bins, self.bound = n_bins, bound

@@ -8,12 +8,12 @@ from skgen.core.bijections import LayerChain, LULinear
 from skgen.core.coupling import Coupling
 from skgen.core.coupling_flow import CouplingFlow, StudentT
 from skgen.core.gaussian import StandardNormal
-from skgen.core.transformers import Affine
+from skgen.core.transformers import Affine, RationalQuadratic
 
 
-def flow(base, input_noise=0.0, dropout=0.0):
-    generator = torch.Generator().manual_seed(0)
-    layers = [LULinear(2), Coupling(2, Affine(), (8, 8), "silu", True, dropout, generator)]
+def flow(base, input_noise=0.0, dropout=0.0, transformer=None):
+    generator, transformer = torch.Generator().manual_seed(0), transformer or Affine()
+    layers = [LULinear(2), Coupling(2, transformer, (8, 8), "silu", True, dropout, generator)]
     model = CouplingFlow(LayerChain(*layers), base, input_noise).double()
     for p in model.chain.parameters():
         p.data += 0.3 * torch.randn(p.shape, generator=generator)
@@ -36,6 +36,12 @@ def test_density_is_the_change_of_variables(base):
     assert_close(model.add_gradient(x, torch.Generator(), 0.5), loss.detach())
     assert_close([p.grad for p in model.parameters()], [0.5 * grad for grad in expected])
     assert_close(model.transport(model.transport(x, to_data=False), to_data=True), x)
+
+
+def test_muon_is_for_the_hidden_units_of_splines():
+    model = flow(StandardNormal(2), transformer=RationalQuadratic(8))
+    assert [tuple(weight.shape) for weight in model.matrices()] == [(8, 9), (23, 9)]
+    assert flow(StandardNormal(2)).matrices() == []
 
 
 def test_samples_follow_the_density():
