@@ -88,11 +88,11 @@ class RealNVPDensity(TrainedFlow):
     weight_decay : float, default=1e-4
         Decoupled weight decay.
     max_iter : int or "auto", default="auto"
-        Most gradient steps (not passes over the data); "auto" is 3,000 for up to three features
-        and 1,600 for more.
+        Most gradient steps (not passes over the data); "auto" is 2,800 for up to three features
+        and 1,500 for more.
     tol : float, default=1e-3
         Gain of the held-out score (nats) that counts as progress.
-    n_iter_no_change : int, default=10
+    n_iter_no_change : int, default=8
         Rounds of ``max_iter / 40`` steps without progress after which training stops.
     early_stopping : bool, default=True
         Whether to hold rows out, to stop when their log-likelihood no longer rises and to choose
@@ -171,7 +171,7 @@ class RealNVPDensity(TrainedFlow):
         "input_noise": [Interval(Real, 0, None, closed="left")],
     }
 
-    _auto_max_iter = (3_000, 1_600)
+    _auto_max_iter = (2_800, 1_500)
     _probe_steps = (450, 300)
 
     def __init__(
@@ -197,7 +197,7 @@ class RealNVPDensity(TrainedFlow):
         weight_decay=1e-4,
         max_iter="auto",
         tol=1e-3,
-        n_iter_no_change=10,
+        n_iter_no_change=8,
         early_stopping=True,
         validation_fraction=0.1,
         warm_start=False,

@@ -90,20 +90,21 @@ class RationalQuadratic(Transformer):
 
         Sizes of bins and slopes are powers of 2; the sizes are then scaled to fill the interval.
         """
+        n, axis = self.n_bins, int(inverse)
         logs, ratio = bounded(parameters, self.limit, self.limit)
-        powers = logs.exp2()
-        sizes = powers[: 2 * self.n_bins].unflatten(0, (2, self.n_bins))
-        at_ends = torch.ones_like(x)[None]
-        slopes = torch.cat([at_ends, powers[2 * self.n_bins :], at_ends])
-        ends, axis = sizes.cumsum(1), int(inverse)
-        inverse_total = ends[:, -1].reciprocal()
-        scale = 2 * self.bound * inverse_total
+        sizes, inner = logs.exp2().split_with_sizes((2 * n, n - 1))
+        sizes, at_end = sizes.view(2, n, *x.shape), torch.ones_like(x).unsqueeze(0)
+        slopes, ends = torch.cat((at_end, inner, at_end)), sizes.cumsum(1)
+        inverse_total = ends.select(1, n - 1).reciprocal()
+        scale = inverse_total * (2 * self.bound)
         x = x.clamp(-self.bound, self.bound)
-        k = ((x + self.bound) / scale[axis] > ends[axis, :-1]).sum(0, keepdim=True)
-        own, around = k.expand(2, *k.shape), torch.cat([k, k + 1])
-        size, end = sizes.gather(1, own)[:, 0], ends.gather(1, own)[:, 0]
+        place = (x + self.bound) / scale.select(0, axis)
+        k = (place > ends.select(0, axis).narrow(0, 0, n - 1)).sum(0, keepdim=True)
+        own, around = k.expand(2, *k.shape), torch.cat((k, k + 1))
+        size, end = sizes.gather(1, own).squeeze(1), ends.gather(1, own).squeeze(1)
         before = end - size
-        bins = Bins(x, *(before * scale - self.bound), *(size * scale), *slopes.gather(0, around))
+        starts, extents = (before * scale - self.bound).unbind(), (size * scale).unbind()
+        bins = Bins(x, *starts, *extents, *slopes.gather(0, around).unbind())
         return bins, (ratio, sizes, scale, inverse_total, before, size, around)
 
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, tuple]:
@@ -131,14 +132,15 @@ class RationalQuadratic(Transformer):
         # A bin's share of the interval moves the starts of all later ones and is its own extent;
         # the mean is taken off as the shares add up to 1.
         mean = torch.addcmul(to_start * before, to_extent, size) * inverse_total
-        # One value for the bins before k, one for k and one for those after, as a running sum.
-        steps = torch.stack([to_extent - to_start, to_extent.neg()], dim=1) * scale[:, None]
-        to_sizes = sizes.new_zeros(2, self.n_bins + 1, *around.shape[1:])
-        to_sizes.scatter_(1, around.expand_as(steps), steps).cumsum_(1)
-        to_sizes = (to_sizes[:, :-1] + ((to_start - mean) * scale)[:, None]) * sizes
-        to_slopes = grad_y.new_zeros(self.n_bins + 1, *grad_y.shape)
-        to_slopes.scatter_(0, around, torch.stack([to_d_k * bins.d_k, to_d_next * bins.d_next]))
-        to_parameters = torch.cat([to_sizes.flatten(0, 1), to_slopes[1:-1]])
+        first = ((to_start - mean) * scale).unsqueeze(1)
+        # What is added to the first value at k and after it, as a running sum.
+        steps = torch.stack((to_extent - to_start, to_extent.neg()), 1) * scale.unsqueeze(1)
+        n, shape = self.n_bins, grad_y.shape
+        to_sizes = sizes.new_zeros(2, n + 1, *shape).scatter_(1, around.expand_as(steps), steps)
+        to_sizes = (to_sizes.cumsum_(1).narrow(1, 0, n) + first) * sizes
+        at_knots = torch.stack((to_d_k * bins.d_k, to_d_next * bins.d_next))
+        to_slopes = grad_y.new_zeros(n + 1, *shape).scatter_(0, around, at_knots)
+        to_parameters = torch.cat((to_sizes.flatten(0, 1), to_slopes.narrow(0, 1, n - 1)))
         to_parameters.mul_(bounded_slope(ratio, self.limit, math.log(2)))
         return torch.where(inside, to_x, grad_y), to_parameters
 
