@@ -21,12 +21,12 @@ ALLOWED = {
     "unet": {"divergence", "networks", "paths", "schedules"},
     "products": set(),
     "two_layers": {"activations", "products"},
-    "coupling": {"activations", "bijections", "products", "transformers", "two_layers"},
+    "coupling": {"activations", "bijections", "draws", "products", "transformers", "two_layers"},
     "transformers": {"splines"},
     "times": {"paths"},
     "chain_bound": {"diffusion_samplers", "gaussian", "samplers", "schedules"},
     "conditional": {"gaussian"},
-    "coupling_flow": {"bijections", "gaussian"},
+    "coupling_flow": {"bijections", "coupling", "gaussian"},
     "marginals": {"bijections", "splines"},
     "samplers": {"gaussian", "paths", "solvers"},
     "schedules": {"paths", "splines"},
@@ -47,7 +47,7 @@ ALLOWED = {
     "reflow": {"draws", "flow", "matching", "times"},
     "models": set(),
     "conditioning": set(),
-    "training": set(),
+    "training": {"optimiser"},
 }
 DOOR = {  # what estimators share
     "base",
