@@ -42,7 +42,7 @@ ALLOWED = {
         "times",
         "two_layers",
     },
-    "flow": CORE - {"chain_bound", "flow", "models", "reflow", "training"},
+    "flow": CORE - {"chain_bound", "flow", "models", "optimiser", "reflow", "training"},
     "refinement": {"solvers"},
     "reflow": {"draws", "flow", "matching", "times"},
     "models": set(),
