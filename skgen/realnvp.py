@@ -172,7 +172,7 @@ class RealNVPDensity(TrainedFlow):
     }
 
     _auto_max_iter = (2_800, 1_500)
-    _probe_steps = (450, 300)
+    _probe_steps = (400, 250)
 
     def __init__(
         self,
