@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-CLIPPED_NORM = 1.0
-# Of a polynomial, three of which carry singular values from 0.03 to 1 into 0.6 to 1.25, about.
+# Of a polynomial. Three steps carry singular values from 0.02 to 1 into 0.68 to 1.21.
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
 LARGEST_SIDE = 128  # the smaller one of a matrix; products of larger ones take longer than batches
 
@@ -91,7 +90,7 @@ class Optimiser:
 
     def step(self, rate: float) -> None:
         """Move the parameters."""
-        norm = torch.linalg.vector_norm(self.flat.gradient).clamp(min=CLIPPED_NORM)
+        norm = torch.linalg.vector_norm(self.flat.gradient).clamp(min=1.0)
         # The function, as the object around it costs a small network a tenth of its training.
         adamw(
             [self.values],

@@ -89,10 +89,14 @@ class Bins(NamedTuple):
     # Factors are given as ``alpha`` and ``value`` where they can be: PyTorch makes a tensor of any
     # other number, which takes longer than the arithmetic of a batch.
 
+    def _bend(self, s: Tensor) -> Tensor:
+        """``d_{k+1} + d_k - 2 s``."""
+        return torch.sub(self.d_next + self.d_k, s, alpha=2)
+
     def at(self, xi: Tensor) -> Point:
         """Evaluate at shares ``xi`` of the widths."""
         s, rest = self.height / self.width, torch.sub(torch.ones_like(xi), xi)
-        mix, bend = xi * rest, torch.sub(self.d_next + self.d_k, s, alpha=2)
+        mix, bend = xi * rest, self._bend(s)
         inverse = torch.addcmul(s, bend, mix).reciprocal()
         down = self.d_k * rest
         ends = torch.addcmul(down * rest, self.d_next * xi, xi)
@@ -109,7 +113,7 @@ class Bins(NamedTuple):
     def invert(self) -> tuple[Tensor, Point]:
         """Preimages of x, and what is known there."""
         s, rise = self.height / self.width, self.x - self.y_k
-        turn, drop = rise * torch.sub(self.d_next + self.d_k, s, alpha=2), s * rise
+        turn, drop = rise * self._bend(s), s * rise
         a = torch.addcmul(turn, self.height, s - self.d_k)
         b = self.height * self.d_k - turn
         root = torch.addcmul(b.square(), a, drop, value=4).clamp(min=0).sqrt()
@@ -121,8 +125,9 @@ class Bins(NamedTuple):
         xi, rest, s, mix, bend, inverse, steepness, value, _ = point
         by_steepness, turn, square = grad_log_slope / steepness, rest - xi, xi.square()
         by_numerator = grad_y * self.height * inverse
+        # Minus the gradient of the denominator.
         by_denominator = torch.addcmul(by_numerator * value, grad_log_slope, inverse, value=2)
-        to_mix = by_numerator - by_denominator  # by_denominator is negative
+        to_mix = by_numerator - by_denominator
         up, down = by_steepness * xi, by_steepness * rest
         to_d_k = torch.addcmul(to_mix * mix, down, rest)
         to_d_next = torch.addcmul(up * xi, by_denominator, mix, value=-1)
