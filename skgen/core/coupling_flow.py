@@ -49,7 +49,7 @@ class CouplingFlow(Transport):
         """See `Trainable.matrices`."""
         couplings = [layer for layer in self.chain.layers if isinstance(layer, Coupling)]
         by_muon = [coupling for coupling in couplings if coupling.transformer.muon]
-        return [weight for coupling in by_muon for weight in coupling.weights[1:]]
+        return [weight for coupling in by_muon for weight in coupling.conditioner.weights[1:]]
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Negative mean log-density, with dropout and input noise; without a graph."""
@@ -78,8 +78,8 @@ class CouplingFlow(Transport):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of rows (n, d)."""
-        parts = [self.chain(part) for part in self._parts(x)]
-        return torch.cat([self.base.log_prob(z) + log_det for z, log_det in parts])
+        parts = [self.chain.map_columns(columns_of(part)) for part in self._parts(x)]
+        return torch.cat([self.base.log_prob(z.T) + log_det for z, log_det in parts])
 
     def log_prob_fast(self, x: Tensor) -> Tensor:
         """Log-density to watch the training by."""

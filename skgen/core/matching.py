@@ -18,7 +18,7 @@ from .objectives import Noise, Objective
 from .paths import GaussianPath
 from .products import product
 from .times import TimeColumns, TrainingTimes
-from .two_layers import Workspace
+from .workspace import Workspace
 
 
 class Regression(NamedTuple):

@@ -19,7 +19,8 @@ from .interfaces import cache_parts, gradient_of
 from .paths import GaussianPath
 from .products import product
 from .times import TimeFeatures
-from .two_layers import Workspace, two_layers, two_layers_gradient
+from .two_layers import two_layers, two_layers_gradient
+from .workspace import Workspace
 
 Field = Callable[[float, Tensor], Tensor]
 

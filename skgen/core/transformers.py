@@ -21,7 +21,7 @@ class Transformer(ABC):
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, tuple]:
         """Image of x (...), its log-slope, and what `gradient` needs.
 
-        The parameters are of shape (n_parameters, ...).
+        The parameters are of shape (n_parameters m, ...) for x of shape (m, ...).
         """
 
     @abstractmethod
@@ -43,14 +43,14 @@ class Affine(Transformer):
 
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, tuple]:
         """See `Transformer.forward`."""
-        log_scale, shift = parameters.unbind(0)
+        log_scale, shift = parameters.split_with_sizes((len(x), len(x)))
         log_scale, ratio = bounded(log_scale, self.limit, self.limit)
         scale = log_scale.exp()
         return torch.addcmul(shift, scale, x), log_scale, (x, scale, ratio)
 
     def inverse(self, y: Tensor, parameters: Tensor) -> Tensor:
         """See `Transformer.inverse`."""
-        log_scale, shift = parameters.unbind(0)
+        log_scale, shift = parameters.split_with_sizes((len(y), len(y)))
         log_scale, _ = bounded(log_scale, self.limit, self.limit)
         return (y - shift) * (-log_scale).exp()
 
@@ -62,7 +62,7 @@ class Affine(Transformer):
         to_x = grad_y * scale
         to_scale = torch.addcmul(grad_log_slope, to_x, x)
         to_scale.mul_(bounded_slope(ratio, self.limit))
-        return to_x, torch.stack([to_scale, grad_y])
+        return to_x, torch.cat([to_scale, grad_y])
 
 
 class RationalQuadratic(Transformer):
@@ -90,10 +90,11 @@ class RationalQuadratic(Transformer):
 
         Sizes of bins and slopes are powers of 2; the sizes are then scaled to fill the interval.
         """
-        n, axis = self.n_bins, int(inverse)
+        n, axis, shape = self.n_bins, int(inverse), x.shape
         logs, ratio = bounded(parameters, self.limit, self.limit)
-        sizes, inner = logs.exp2().split_with_sizes((2 * n, n - 1))
-        sizes, at_end = sizes.view(2, n, *x.shape), torch.ones_like(x).unsqueeze(0)
+        sizes, inner = logs.exp2().split_with_sizes((2 * n * len(x), (n - 1) * len(x)))
+        sizes, inner = sizes.view(2, n, *shape), inner.view(n - 1, *shape)
+        at_end = torch.ones_like(x).unsqueeze(0)
         slopes, ends = torch.cat((at_end, inner, at_end)), sizes.cumsum(1)
         inverse_total = ends.select(1, n - 1).reciprocal()
         scale = inverse_total * (2 * self.bound)
@@ -140,7 +141,9 @@ class RationalQuadratic(Transformer):
         to_sizes = (to_sizes.cumsum_(1).narrow(1, 0, n) + first) * sizes
         at_knots = torch.stack((to_d_k * bins.d_k, to_d_next * bins.d_next))
         to_slopes = grad_y.new_zeros(n + 1, *shape).scatter_(0, around, at_knots)
-        to_parameters = torch.cat((to_sizes.flatten(0, 1), to_slopes.narrow(0, 1, n - 1)))
+        to_parameters = torch.cat(
+            (to_sizes.flatten(0, 2), to_slopes.narrow(0, 1, n - 1).flatten(0, 1))
+        )
         to_parameters.mul_(bounded_slope(ratio, self.limit, math.log(2)))
         return torch.where(inside, to_x, grad_y), to_parameters
 

@@ -8,41 +8,7 @@ from torch import Tensor
 
 from .activations import Activation
 from .products import product
-
-
-class Workspace:
-    """Tensors that a network writes its layers to, kept from one training step to the next.
-
-    Memory fresh from the system costs a page fault every 4 kB, more than the arithmetic on it.
-    """
-
-    def __init__(self) -> None:
-        self.tensors: dict[str, Tensor] = {}
-        self.turn = 0  # of the forward pass that wrote to them last
-
-    def __call__(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        """Tensor of a name and a shape, of the kind of ``like``; ones at first."""
-        key = (*shape, like.dtype, like.device)
-        found = self.tensors.get(name)
-        if found is None or (*found.shape, found.dtype, found.device) != key:
-            found = self.tensors[name] = like.new_ones(shape)
-        return found
-
-    def take_turn(self) -> int:
-        """Number of a forward pass, to hand to `check` when its gradient is taken."""
-        self.turn += 1
-        return self.turn
-
-    def check(self, turn: int) -> None:
-        """Refuse a gradient whose tensors have been overwritten; once taken, they are."""
-        if turn != self.turn:
-            raise RuntimeError(
-                "The network was evaluated again, or its gradient was taken, before this gradient."
-            )
-        self.turn += 1
-
-    def __getstate__(self) -> dict:
-        return {"tensors": {}, "turn": 0}
+from .workspace import Workspace
 
 
 class Layers(NamedTuple):

@@ -107,7 +107,7 @@ def test_a_spline_is_inverted_exactly_on_its_knots(d):
     knots = torch.nn.functional.pad(8 * sizes.cumsum(-1) / sizes.sum(-1, keepdim=True), (1, 0)) - 4
     slopes = torch.nn.functional.pad((2.5 * slopes / (1 + slopes**2).sqrt()).exp(), (1, 1), value=1)
     x, y = knots[:, 0].T, knots[:, 1].T
-    parameters = parameters[:, None].expand(-1, *x.shape)
+    parameters = parameters[:, None].expand(-1, *x.shape).flatten(0, 1)
     found, log_slope, _ = spline.forward(x, parameters)
     assert_close(found, y, rtol=0, atol=1e-12)
     assert_close(log_slope.exp(), slopes.T, rtol=1e-9, atol=1e-9)
@@ -117,7 +117,9 @@ def test_a_spline_is_inverted_exactly_on_its_knots(d):
 @every_transformer
 def test_transformers_start_as_the_identity(transformer):
     x = rows(3, largest=2.0)
-    y, log_slope, _ = transformer.forward(x, x.new_zeros(transformer.n_parameters, *x.shape))
+    y, log_slope, _ = transformer.forward(
+        x, x.new_zeros(transformer.n_parameters * len(x), *x.shape[1:])
+    )
     assert_close(y, x, rtol=1e-12, atol=1e-12)
     assert_close(log_slope, torch.zeros_like(x), rtol=0, atol=1e-12)
 

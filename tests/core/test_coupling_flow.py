@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -71,3 +73,23 @@ def test_student_t():
     assert not drawn.requires_grad and drawn.dtype == torch.float64
     for column, freedom in zip(drawn.T, (3, 30), strict=True):
         assert stats.kstest(column.numpy(), stats.t(freedom).cdf).pvalue > 0.01
+
+
+def test_views_of_weights_follow_them():
+    model, x = flow(StandardNormal(2)), rows()
+
+    def found():
+        with torch.no_grad():
+            return model.log_prob(x)
+
+    before = found()
+    for change in ("in place", "elsewhere"):
+        for p in model.chain.parameters():
+            p.data = p.data.add_(0.1) if change == "in place" else p.data + 0.1
+        assert_close(found(), model.log_prob(x).detach(), rtol=0, atol=0)
+        assert (found() - before).abs().max() > 0.01
+        before = found()
+    copied = copy.deepcopy(model)
+    for p in copied.chain.parameters():
+        p.data.zero_()
+    assert_close(found(), before, rtol=0, atol=0)
