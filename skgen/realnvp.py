@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Integral, Real
 
 import torch
@@ -19,8 +20,8 @@ from .core.transformers import Affine, RationalQuadratic
 from .gaussian_mixtures import fit_gaussian_mixture, mixture_sizes
 from .trained_flow import TrainedFlow
 
-OVERFITTED_ROWS = 500  # up to which training leaves out more units
-DROPOUT, DROPOUT_OF_FEW = 0.1, 0.3
+# Share of the hidden units that training leaves out, by the most rows that it is for.
+DROPOUT = {500: 0.5, 2000: 0.1, math.inf: 0.05}
 
 
 class RealNVPDensity(TrainedFlow):
@@ -60,8 +61,8 @@ class RealNVPDensity(TrainedFlow):
         fitted to them, whose log-density must be differentiable (`GaussianMLE` or
         `RealNVPDensity`).
     dropout : "auto" or float, default="auto"
-        Share of the hidden units left out in each training step. "auto" is 0.3 for up to 500
-        training rows and 0.1 for more.
+        Share of the hidden units left out in each training step. "auto" is 0.5 for up to 500
+        training rows, 0.1 for up to 2,000 and 0.05 for more.
     input_noise : float, default=0.0
         Standard deviation of noise added to the whitened rows in each training step.
     preconditioning : {"auto", "standardize", "gaussianize"}, default="auto"
@@ -236,7 +237,7 @@ class RealNVPDensity(TrainedFlow):
     def _build_model(self, z: Tensor, generator: torch.Generator) -> CouplingFlow:
         d, sizes, dropout = z.shape[1], self._hidden_layer_sizes(), self.dropout
         if dropout == "auto":
-            dropout = DROPOUT_OF_FEW if len(z) <= OVERFITTED_ROWS else DROPOUT
+            dropout = next(share for most, share in DROPOUT.items() if len(z) <= most)
         layers: list[Layer] = []
         for k in range(self.n_blocks):
             if self.linear == "lu":
