@@ -40,7 +40,7 @@ class Workspace:
 
         It must hold on to their memory, so that no other tensor can come to lie there.
         """
-        return self.kept(name, (key, *[tensor.data_ptr() for tensor in of]), make)
+        return self.kept(name, (key, of[0].device, *[tensor.data_ptr() for tensor in of]), make)
 
     def take_turn(self) -> int:
         """Number of a forward pass, to hand to `check` when its gradient is taken."""
