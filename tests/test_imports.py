@@ -35,7 +35,7 @@ ALLOWED = {
     "times": {"paths"},
     "chain_bound": {"diffusion_samplers", "gaussian", "samplers", "schedules"},
     "conditional": {"gaussian"},
-    "coupling_flow": {"bijections", "coupling", "gaussian"},
+    "coupling_flow": {"bijections", "coupling", "gaussian", "workspace"},
     "marginals": {"bijections", "splines"},
     "samplers": {"gaussian", "paths", "solvers"},
     "schedules": {"paths", "splines"},

@@ -102,7 +102,7 @@ class LayerChain(Layer):
             z = layer.map_columns_back(z)
         return z
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def training_forward(
         self, x: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, list]:
@@ -117,7 +117,7 @@ class LayerChain(Layer):
             passes.append((layer, kept))
         return x, log_det, passes
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def training_backward(self, kept: list, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""
         for layer, passed in reversed(kept):

@@ -107,5 +107,6 @@ def cache_parts(x: Tensor, dtype: torch.dtype, run: int = 3200) -> tuple[Tensor,
 def gradient_of(parameter: nn.Parameter) -> Tensor:
     """Gradient of a parameter, zero if it has none yet."""
     if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
+        with torch.inference_mode(False):
+            parameter.grad = torch.zeros_like(parameter)
     return parameter.grad

@@ -88,6 +88,7 @@ class Optimiser:
         self.count = flat.values.new_zeros(())
         self.averages = [torch.zeros_like(gradient) for _, gradient in flat.stacks]
 
+    @torch.inference_mode()
     def step(self, rate: float) -> None:
         """Move the parameters."""
         norm = torch.linalg.vector_norm(self.flat.gradient).clamp(min=1.0)
