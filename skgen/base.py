@@ -161,7 +161,7 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
         generator = self._generator(random_state, device)
         density = self.module_ if density is None else density
         parts = []
-        with torch.no_grad():
+        with torch.inference_mode():
             for start in range(0, n_samples, size):
                 given = None
                 if conditions is not None:
@@ -196,7 +196,7 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
         X = validate_data(self, to_array(X), dtype=[np.float64, np.float32], reset=False)
         X = self._rows(X, y)
         device = self._place_module()
-        with torch.no_grad():
+        with torch.inference_mode():
             parts = [
                 function(torch.tensor(X[start : start + self._chunk_rows], device=device))
                 for start in range(0, len(X), self._chunk_rows)

@@ -58,7 +58,7 @@ class Conditioner(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.activation, self.dropout, self.space = ACTIVATIONS[activation], dropout, Workspace()
+        self.activation, self.dropout, self.space = activation, dropout, Workspace()
         widths = [n_in, *hidden_layer_sizes]
         # The last column of each matrix of weights is the bias.
         for k, (n, m) in enumerate(pairwise(widths)):
@@ -75,10 +75,10 @@ class Conditioner(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Output (n_out, n) for columns (n_in, n)."""
         hidden, _ = bounded(x, self.limit, 1)
+        activation = ACTIVATIONS[self.activation].in_place
         *layers, (weight, bias) = self._layers(x.dtype)
         for inner_weight, inner_bias in layers:
-            hidden = torch.addmm(inner_bias, inner_weight, hidden)
-            hidden = self.activation.in_place(hidden)
+            hidden = activation(torch.addmm(inner_bias, inner_weight, hidden))
         return torch.addmm(bias, weight, hidden)
 
     def _layers(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
@@ -103,14 +103,14 @@ class Conditioner(nn.Module):
 
     def training_forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, tuple]:
         """Output with dropout, and what `training_backward` needs."""
-        weights, n = self.weights, x.shape[1]
+        weights, n, function = self.weights, x.shape[1], ACTIVATIONS[self.activation].function
         memory = self.space.views("memory", weights, n, lambda: self._memory(weights, n))
         inputs, units, _, before, _ = memory
         _, ratio = bounded(x, self.limit, 1, out=units[0])
         masks = []
         for k, weight in enumerate(weights[:-1]):
             product(weight, inputs[k], out=before[k])
-            hidden = self.activation.function(before[k], out=units[k + 1])
+            hidden = function(before[k], out=units[k + 1])
             if self.dropout:
                 masks.append(dropout_mask(hidden, self.dropout, generator))
                 hidden.mul_(masks[k])
@@ -122,12 +122,13 @@ class Conditioner(nn.Module):
         turn, memory, weights, masks, ratio = kept
         self.space.check(turn)
         _, units, transposed, before, back = memory
+        gradient = ACTIVATIONS[self.activation].gradient
         for k in range(len(weights) - 1, 0, -1):
             add_product(gradient_of(weights[k]), grad, transposed[k])
             to_input = product(back[k], grad, out=units[k])
             if self.dropout:
                 to_input.mul_(masks[k - 1])
-            grad = self.activation.gradient(to_input, before[k - 1], out=before[k - 1])
+            grad = gradient(to_input, before[k - 1], out=before[k - 1])
         add_product(gradient_of(weights[0]), grad, transposed[0])
         return product(back[0], grad).mul_(bounded_slope(ratio, 1))
 
