@@ -23,7 +23,7 @@ class Memory(NamedTuple):
     inputs: list[Tensor]  # their last row stays 1, whose weights are the biases
     units: list[Tensor]  # the inputs without it
     transposed: list[Tensor]  # the inputs
-    before: list[Tensor]  # the activations
+    before: list[Tensor]  # what the activations take
     back: list[Tensor]  # weights without biases, transposed
 
 

@@ -93,3 +93,11 @@ def test_views_of_weights_follow_them():
     for p in copied.chain.parameters():
         p.data.zero_()
     assert_close(found(), before, rtol=0, atol=0)
+
+
+def test_results_without_autograd_may_enter_it():
+    model, factor = flow(StandardNormal(2)), torch.ones(200, requires_grad=True)
+    with torch.no_grad():
+        log_prob, noise = model.log_prob(rows()), model.transport(rows(), to_data=False)
+    (log_prob * factor + noise.sum(1) * factor).sum().backward()
+    assert_close(factor.grad.double(), log_prob + noise.sum(1), rtol=1e-5, atol=1e-5)
