@@ -17,11 +17,11 @@ from .core.coupling_flow import CouplingFlow, StudentT
 from .core.gaussian import StandardNormal
 from .core.interfaces import Density
 from .core.transformers import Affine, RationalQuadratic
-from .gaussian_mixtures import fit_gaussian_mixture, mixture_sizes
+from .gaussian_mixtures import FEW_ROWS, fit_gaussian_mixture, mixture_sizes
 from .trained_flow import TrainedFlow
 
 # Share of the hidden units that training leaves out, by the most rows that it is for.
-DROPOUT = {500: 0.5, 2000: 0.1, math.inf: 0.05}
+DROPOUT = {500: 0.5, FEW_ROWS: 0.1, math.inf: 0.05}
 
 
 class RealNVPDensity(TrainedFlow):

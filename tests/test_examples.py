@@ -4,8 +4,8 @@ import runpy
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 import pytest
+from matplotlib import pyplot
 
 from skgen.trained import TrainedDensity
 
@@ -28,8 +28,7 @@ def test_example_runs(path, tmp_path, monkeypatch):
 
     monkeypatch.setattr(TrainedDensity, "_plan", short_plan)
     monkeypatch.chdir(tmp_path)
-    matplotlib.use("Agg")
-    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("Agg")
     try:
         runpy.run_path(str(path), run_name="__main__")
         assert pyplot.get_fignums() or list(tmp_path.glob("*.png"))

@@ -22,8 +22,6 @@ SETTINGS = {
     "RealNVPDensity": {
         "default": {},
         **{f"dropout {share}": {"dropout": share} for share in (0.02, 0.05, 0.1, 0.3, 0.5, 0.8)},
-        "dropout 0.1, noise 0.1": {"dropout": 0.1, "input_noise": 0.1},
-        "dropout 0.5, noise 0.1": {"dropout": 0.5, "input_noise": 0.1},
     },
     "FlowMatchingDensity": {
         "default": {},

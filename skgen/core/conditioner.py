@@ -14,7 +14,7 @@ from .draws import dropout_mask
 from .interfaces import gradient_of
 from .products import add_product, product
 from .transformers import bounded, bounded_slope
-from .workspace import Workspace, by_autograd
+from .workspace import Workspace, is_tracked
 
 
 class Memory(NamedTuple):
@@ -84,7 +84,7 @@ class Conditioner(nn.Module):
     def _layers(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
         """Weights and bias of each layer."""
         weights = self.weights
-        if by_autograd() or weights[0].dtype != dtype:
+        if is_tracked() or weights[0].dtype != dtype:
             return [_parted(weight.to(dtype)) for weight in weights]
         return self.space.views(
             "layers", weights, dtype, lambda: [_parted(weight.detach()) for weight in weights]

@@ -14,7 +14,7 @@ from .bijections import LayerChain, columns_of
 from .coupling import Coupling
 from .gaussian import StandardNormal, standard_normal
 from .interfaces import Density, Transport, cache_parts
-from .workspace import by_autograd
+from .workspace import is_tracked
 
 
 class CouplingFlow(Transport):
@@ -66,7 +66,7 @@ class CouplingFlow(Transport):
         if isinstance(self.base, StandardNormal):
             log_prob, grad = self.base.log_prob(rows), share / len(rows) * z
         else:
-            rows = rows.clone().requires_grad_()  # of a tensor that autograd may not see
+            rows = rows.clone().requires_grad_()  # what inference mode leaves cannot be tracked
             log_prob = self.base.log_prob(rows)
             log_prob.backward(torch.full_like(log_prob, -share / len(rows)))
             log_prob, grad = log_prob.detach(), cast(Tensor, rows.grad).T
@@ -105,9 +105,9 @@ class CouplingFlow(Transport):
     def _by_parts(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Value of a function of rows, which it is given in parts that stay in the cache."""
         # Small operations take up to a sixth less where autograd will never see their results.
-        with nullcontext() if by_autograd() else torch.inference_mode():
+        with nullcontext() if is_tracked() else torch.inference_mode():
             parts = [function(part) for part in cache_parts(x, x.dtype, self.run)]
-        return torch.cat(parts)  # outside, so that it may see this
+        return torch.cat(parts)  # outside, so that the result is an ordinary tensor
 
     def sample(
         self, n: int, generator: torch.Generator, conditions: Tensor | None = None

@@ -59,8 +59,8 @@ class Workspace:
         return {"found": {}, "turn": 0}
 
 
-def by_autograd() -> bool:
-    """Whether autograd, `torch.func` or the compiler may follow what is done to tensors."""
+def is_tracked() -> bool:
+    """Whether autograd, `torch.func` or the compiler may track what is done to tensors."""
     return (
         torch.is_grad_enabled()
         or torch.compiler.is_compiling()
