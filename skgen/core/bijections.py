@@ -44,6 +44,11 @@ def rows_of(columns: Tensor, like: Tensor) -> Tensor:
     return columns.reshape(len(columns), *like.shape[:-1]).movedim(0, -1)
 
 
+def log_det_of(log_slopes: list[Tensor], image: Tensor) -> Tensor:
+    """Log-determinants (n,), from the log-slopes that layers gave with an image (d, n)."""
+    return torch.cat(log_slopes).sum(0) if log_slopes else image.new_zeros(image.shape[1])
+
+
 class Layer(Bijection):
     """A bijection of columns (d, n), each a run of memory, that knows the gradient of its pass.
 
@@ -53,8 +58,8 @@ class Layer(Bijection):
     """
 
     @abstractmethod
-    def map_columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Image (d, n) and log-determinants (n,), or one for all."""
+    def map_columns(self, x: Tensor, log_slopes: list[Tensor]) -> Tensor:
+        """Image (d, n); appends tensors (k, n) whose rows add up to the log-determinants."""
 
     @abstractmethod
     def map_columns_back(self, z: Tensor) -> Tensor:
@@ -62,16 +67,19 @@ class Layer(Bijection):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Image of rows (..., d) and their log-determinants."""
-        image, log_det = self.map_columns(columns_of(x))
-        return rows_of(image, x), log_det.expand(image.shape[1]).reshape(x.shape[:-1])
+        log_slopes: list[Tensor] = []
+        image = self.map_columns(columns_of(x), log_slopes)
+        return rows_of(image, x), log_det_of(log_slopes, image).reshape(x.shape[:-1])
 
     def inverse(self, z: Tensor) -> Tensor:
         """Preimage of rows (..., d)."""
         return rows_of(self.map_columns_back(columns_of(z)), z)
 
     @abstractmethod
-    def training_forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Any]:
-        """Image of columns (d, n), log-determinant, and what `training_backward` needs."""
+    def training_forward(
+        self, x: Tensor, log_slopes: list[Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, Any]:
+        """Like `map_columns`, perhaps with noise; also returns what `training_backward` needs."""
 
     @abstractmethod
     def training_backward(self, kept: Any, grad: Tensor, grad_log_det: Tensor) -> Tensor:
@@ -88,13 +96,11 @@ class LayerChain(Layer):
     def _in_order(self) -> list[Layer]:
         return cast(list[Layer], list(self.layers))
 
-    def map_columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def map_columns(self, x: Tensor, log_slopes: list[Tensor]) -> Tensor:
         """See `Layer.map_columns`."""
-        log_det = x.new_zeros(x.shape[1])
         for layer in self._in_order():
-            x, part = layer.map_columns(x)
-            log_det = log_det + part
-        return x, log_det
+            x = layer.map_columns(x, log_slopes)
+        return x
 
     def map_columns_back(self, z: Tensor) -> Tensor:
         """See `Layer.map_columns_back`."""
@@ -104,18 +110,17 @@ class LayerChain(Layer):
 
     @torch.inference_mode()
     def training_forward(
-        self, x: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, list]:
+        self, x: Tensor, log_slopes: list[Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, list]:
         """See `Layer.training_forward`.
 
         Autograd would record each of many small operations, which cost more than their arithmetic.
         """
-        log_det, passes = x.new_zeros(x.shape[1]), []
+        passes = []
         for layer in self._in_order():
-            x, part, kept = layer.training_forward(x, generator)
-            log_det += part
+            x, kept = layer.training_forward(x, log_slopes, generator)
             passes.append((layer, kept))
-        return x, log_det, passes
+        return x, passes
 
     @torch.inference_mode()
     def training_backward(self, kept: list, grad: Tensor, grad_log_det: Tensor) -> Tensor:
@@ -142,19 +147,19 @@ class Permutation(Layer):
         self.register_buffer("order", order)
         self.register_buffer("back", order.argsort())
 
-    def map_columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Permuted columns and a zero."""
-        return x.index_select(0, self.order), x.new_zeros(())
+    def map_columns(self, x: Tensor, log_slopes: list[Tensor]) -> Tensor:
+        """Permuted columns; their log-determinant is 0."""
+        return x.index_select(0, self.order)
 
     def map_columns_back(self, z: Tensor) -> Tensor:
         """Columns in the original order."""
         return z.index_select(0, self.back)
 
     def training_forward(
-        self, x: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, None]:
+        self, x: Tensor, log_slopes: list[Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, None]:
         """See `Layer.training_forward`."""
-        return *self.map_columns(x), None
+        return self.map_columns(x, log_slopes), None
 
     def training_backward(self, kept: None, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""
@@ -185,10 +190,11 @@ class LULinear(Layer):
         log_diagonal = packed.diagonal()
         return packed.tril(-1), packed.triu(1) + log_diagonal.exp().diag(), log_diagonal.sum()
 
-    def map_columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def map_columns(self, x: Tensor, log_slopes: list[Tensor]) -> Tensor:
         """See `Layer.map_columns`."""
         below, upper, log_det = self._factors(x.dtype)
-        return torch.addmm(self.bias.to(x.dtype), torch.addmm(upper, below, upper), x), log_det
+        log_slopes.append(log_det.expand(1, x.shape[1]))
+        return torch.addmm(self.bias.to(x.dtype), torch.addmm(upper, below, upper), x)
 
     def map_columns_back(self, z: Tensor) -> Tensor:
         """See `Layer.map_columns_back`; by substitution."""
@@ -198,12 +204,13 @@ class LULinear(Layer):
         return torch.linalg.solve_triangular(upper, half, upper=True)
 
     def training_forward(
-        self, x: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, tuple]:
+        self, x: Tensor, log_slopes: list[Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, tuple]:
         """See `Layer.training_forward`."""
         below, upper, log_det = self._factors(x.dtype)
+        log_slopes.append(log_det.expand(1, x.shape[1]))
         matrix = torch.addmm(upper, below, upper)
-        return torch.addmm(self.bias, matrix, x), log_det, (x, below, upper, matrix)
+        return torch.addmm(self.bias, matrix, x), (x, below, upper, matrix)
 
     def training_backward(self, kept: tuple, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""

@@ -60,11 +60,12 @@ class Coupling(Layer):
     def _join(self, kept: Tensor, mapped: Tensor) -> Tensor:
         return torch.cat((kept, mapped) if self.keep_first else (mapped, kept))
 
-    def map_columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def map_columns(self, x: Tensor, log_slopes: list[Tensor]) -> Tensor:
         """See `Layer.map_columns`."""
         kept, mapped = self._split(x)
         mapped, log_slope, _ = self.transformer.forward(mapped, self.conditioner.forward(kept))
-        return self._join(kept, mapped), log_slope.sum(0)
+        log_slopes.append(log_slope)
+        return self._join(kept, mapped)
 
     def map_columns_back(self, z: Tensor) -> Tensor:
         """See `Layer.map_columns_back`; as dear as the image."""
@@ -72,13 +73,14 @@ class Coupling(Layer):
         return self._join(kept, self.transformer.inverse(mapped, self.conditioner.forward(kept)))
 
     def training_forward(
-        self, x: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, tuple]:
+        self, x: Tensor, log_slopes: list[Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, tuple]:
         """See `Layer.training_forward`."""
         kept, mapped = self._split(x)
         parameters, conditioned = self.conditioner.training_forward(kept, generator)
         mapped, log_slope, transformed = self.transformer.forward(mapped, parameters)
-        return self._join(kept, mapped), log_slope.sum(0), (conditioned, transformed)
+        log_slopes.append(log_slope)
+        return self._join(kept, mapped), (conditioned, transformed)
 
     def training_backward(self, kept: tuple, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .bijections import LayerChain, columns_of
+from .bijections import LayerChain, columns_of, log_det_of
 from .coupling import Coupling
 from .gaussian import StandardNormal, standard_normal
 from .interfaces import Density, Transport, cache_parts
@@ -78,14 +78,17 @@ class CouplingFlow(Transport):
     ) -> tuple[Tensor, Tensor, list]:
         if self.input_noise:
             x = x + self.input_noise * standard_normal(len(x), x, generator)
-        return self.chain.training_forward(columns_of(x), generator)
+        log_slopes: list[Tensor] = []
+        z, kept = self.chain.training_forward(columns_of(x), log_slopes, generator)
+        return z, log_det_of(log_slopes, z), kept
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of rows (n, d)."""
 
         def of_part(rows: Tensor) -> Tensor:
-            z, log_det = self.chain.map_columns(columns_of(rows))
-            return self.base.log_prob(z.T) + log_det
+            log_slopes: list[Tensor] = []
+            z = self.chain.map_columns(columns_of(rows), log_slopes)
+            return self.base.log_prob(z.T) + log_det_of(log_slopes, z)
 
         return self._by_parts(of_part, x)
 

@@ -118,7 +118,7 @@ class NormalMixture(Density):
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:
     """Log-density of N(0, I) in nats at rows (..., d)."""
-    return -0.5 * z.square().sum(-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
+    return torch.add(-0.5 * z.shape[-1] * math.log(2 * math.pi), z.square().sum(-1), alpha=-0.5)
 
 
 def standard_normal(n: int, like: Tensor, generator: torch.Generator) -> Tensor:
