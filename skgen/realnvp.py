@@ -90,7 +90,7 @@ class RealNVPDensity(TrainedFlow):
         Decoupled weight decay.
     max_iter : int or "auto", default="auto"
         Most gradient steps (not passes over the data); "auto" is 2,800 for up to three features
-        and 1,500 for more.
+        and 1,800 for more.
     tol : float, default=1e-3
         Gain of the held-out score (nats) that counts as progress.
     n_iter_no_change : int, default=8
@@ -172,8 +172,9 @@ class RealNVPDensity(TrainedFlow):
         "input_noise": [Interval(Real, 0, None, closed="left")],
     }
 
-    _auto_max_iter = (2_800, 1_500)
+    _auto_max_iter = (2_800, 1_800)
     _probe_steps = (400, 250)
+    _longest_probe = 3
 
     def __init__(
         self,
