@@ -174,7 +174,7 @@ class RealNVPDensity(TrainedFlow):
 
     _auto_max_iter = (2_800, 1_800)
     _probe_steps = (400, 250)
-    _longest_probe = 3
+    _early_lead = 0.06
 
     def __init__(
         self,

@@ -39,7 +39,6 @@ except ImportError:  # scikit-learn < 1.9
 
 MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
 SHORTEST_ROUND = 25  # steps between two looks at the held-out rows
-CLEAR_LEAD = 0.1  # nats on held-out rows; smaller ones between preconditionings turned later on
 MAX_SPREAD = 100_000  # rows that copies of rows with whole numbers may add up to
 
 
@@ -72,7 +71,9 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
     # Each for up to `FEW_FEATURES` and for more.
     _auto_max_iter: tuple[int, int]
     _probe_steps: tuple[int, int]  # before "auto" chooses a preconditioning, or a third of all
-    _longest_probe = 1  # times that, until one of them leads clearly
+    # Nats by which Gaussianised columns, right from the start in their marginals, may lead then and
+    # yet lose in the end.
+    _early_lead = 0.0
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
         sizes = tuple(self.hidden_layer_sizes)
@@ -101,8 +102,7 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         n_rounds = math.ceil(probe_steps / plan.round_length)
         probe = n_rounds * plan.round_length if len(candidates) > 1 else 0
         first = plan.max_iter if few else probe
-        last = plan.max_iter if few else min(self._longest_probe * probe, plan.max_iter)
-        n_steps = (len(candidates) - 1) * last + plan.max_iter
+        n_steps = len(candidates) * plan.max_iter if few else probe + plan.max_iter
         bar = tqdm(total=n_steps, disable=not self.verbose)
         with bar, _callbacks(self) as on_round:
             trainers = {
@@ -111,7 +111,8 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
                 )
                 for kind, density in candidates.items()
             }
-            kind, *rest = _race(trainers, first, last)
+            early_lead = 0.0 if few else self._early_lead
+            kind, *rest = _race(trainers, first, {"gaussianize": early_lead})
         history = trainers[kind].finish()
         self.preconditioning_ = kind
         others = [other for other in rest if few and trainers[other].finish().scores]
@@ -246,24 +247,19 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
             )
 
 
-def _race(trainers: dict[str, Trainer], first: int, last: int) -> list[str]:
-    """Train all until one leads clearly, and then that one to its end; their names, best first.
+def _race(trainers: dict[str, Trainer], first: int, early_lead: dict[str, float]) -> list[str]:
+    """Train all up to step ``first``, and then the best to its end; their names, best first."""
 
-    All get ``first`` steps at least and ``last`` at most.
-    """
-    histories = {name: trainer.history for name, trainer in trainers.items()}
-    names, round_length = list(trainers), trainers[next(iter(trainers))].plan.round_length
-    for until in range(first, last + 1, round_length):
-        for trainer in trainers.values():
-            trainer.run(until=until)
-            if trainer.history.interrupted:
-                break
-        names.sort(key=lambda name: -histories[name].best_score)
-        if any(history.interrupted for history in histories.values()):
-            return names
-        if histories[names[0]].best_score - histories[names[-1]].best_score > CLEAR_LEAD:
+    def score(name: str) -> float:
+        return trainers[name].history.best_score - early_lead.get(name, 0.0)
+
+    for trainer in trainers.values():
+        trainer.run(until=first)
+        if trainer.history.interrupted:
             break
-    trainers[names[0]].run()
+    names = sorted(trainers, key=score, reverse=True)
+    if not any(trainer.history.interrupted for trainer in trainers.values()):
+        trainers[names[0]].run()
     return names
 
 
