@@ -22,6 +22,7 @@ SETTINGS = {
     "RealNVPDensity": {
         "default": {},
         **{f"dropout {share}": {"dropout": share} for share in (0.02, 0.05, 0.1, 0.3, 0.5, 0.8)},
+        **{f"{n} steps": {"max_iter": n} for n in (400, 700, 1000, 1500, 1800)},
     },
     "FlowMatchingDensity": {
         "default": {},
