@@ -68,7 +68,8 @@ class RealNVPDensity(TrainedFlow):
     preconditioning : {"auto", "standardize", "gaussianize"}, default="auto"
         What is done to X before the flow: whitening, or a monotone curve for each column that
         makes it normal, and then whitening. "auto" starts both and keeps the better on held-out
-        rows; up to 2,000 training rows cannot tell, and both are kept, in the mixture.
+        rows, the curves if they are ahead by 0.06 nats, as they lead early; up to 2,000 training
+        rows cannot tell, and both are kept, in the mixture.
     reg_covar : float, default=1e-6
         Variance added before whitening, in units of the column variances.
     defensive_weight : float, default=0.001
