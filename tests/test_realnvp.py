@@ -109,12 +109,10 @@ def test_ten_trained_layers_are_inverted(transformer):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(400, 4, generator=generator, dtype=torch.float64)
     x *= torch.logspace(-2, 6, 400, dtype=torch.float64)[:, None]
-    # In single precision a few rows that resemble no training row meet bins steep enough, one after
-    # the other, to lose more.
-    for dtype, tolerance, share in [(torch.float64, 1e-10, 1.0), (torch.float32, 1e-4, 0.98)]:
+    for dtype, tolerance in [(torch.float64, 1e-10), (torch.float32, 1e-4)]:
         z, log_det = chain(x.to(dtype))
         error = (chain.inverse(z) - x.to(dtype)).norm(dim=1) / (1 + x.norm(dim=1))
-        assert error.quantile(share) < tolerance and log_det.isfinite().all()
+        assert z.dtype == dtype and error.max() < tolerance and log_det.isfinite().all()
     x = x[::40]
     jacobian = torch.stack(
         [torch.autograd.functional.jacobian(lambda row: chain(row[None])[0][0], row) for row in x]

@@ -87,11 +87,24 @@ class Layer(Bijection):
 
 
 class LayerChain(Layer):
-    """Layers applied one after the other, which the columns pass without becoming rows between."""
+    """Layers applied one after the other, which the columns pass without becoming rows between.
+
+    Rows are mapped in double precision, whatever theirs: trained layers can be steep one after the
+    other, and in single precision would lose more than the rounding of their image does.
+    """
 
     def __init__(self, *layers: Layer) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Layer.forward`."""
+        image, log_det = super().forward(_exact(x))
+        return image.to(x.dtype), log_det.to(x.dtype)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """See `Layer.inverse`."""
+        return super().inverse(_exact(z)).to(z.dtype)
 
     def _in_order(self) -> list[Layer]:
         return cast(list[Layer], list(self.layers))
@@ -128,6 +141,10 @@ class LayerChain(Layer):
         for layer, passed in reversed(kept):
             grad = layer.training_backward(passed, grad, grad_log_det)
         return grad
+
+
+def _exact(x: Tensor) -> Tensor:
+    return x if x.device.type == "mps" else x.double()  # which has no float64
 
 
 class Permutation(Layer):
