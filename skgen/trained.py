@@ -111,8 +111,8 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
                 )
                 for kind, density in candidates.items()
             }
-            early_lead = 0.0 if few else self._early_lead
-            kind, *rest = _race(trainers, first, {"gaussianize": early_lead})
+            handicaps = {} if few else {"gaussianize": self._early_lead}
+            kind, *rest = _race(trainers, first, handicaps)
         history = trainers[kind].finish()
         self.preconditioning_ = kind
         others = [other for other in rest if few and trainers[other].finish().scores]
@@ -247,11 +247,14 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
             )
 
 
-def _race(trainers: dict[str, Trainer], first: int, early_lead: dict[str, float]) -> list[str]:
-    """Train all up to step ``first``, and then the best to its end; their names, best first."""
+def _race(trainers: dict[str, Trainer], first: int, handicaps: dict[str, float]) -> list[str]:
+    """Train all up to step ``first``, and then the best to its end; their names, best first.
+
+    Handicaps, in nats, are taken off the scores.
+    """
 
     def score(name: str) -> float:
-        return trainers[name].history.best_score - early_lead.get(name, 0.0)
+        return trainers[name].history.best_score - handicaps.get(name, 0.0)
 
     for trainer in trainers.values():
         trainer.run(until=first)

@@ -67,13 +67,18 @@ class Layer(Bijection):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Image of rows (..., d) and their log-determinants."""
-        log_slopes: list[Tensor] = []
-        image = self.map_columns(columns_of(x), log_slopes)
-        return rows_of(image, x), log_det_of(log_slopes, image).reshape(x.shape[:-1])
+        image, log_det = self.with_log_det(columns_of(x))
+        return rows_of(image, x), log_det.reshape(x.shape[:-1])
 
     def inverse(self, z: Tensor) -> Tensor:
         """Preimage of rows (..., d)."""
         return rows_of(self.map_columns_back(columns_of(z)), z)
+
+    def with_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Image (d, n) of columns and log-determinants (n,)."""
+        log_slopes: list[Tensor] = []
+        image = self.map_columns(x, log_slopes)
+        return image, log_det_of(log_slopes, image)
 
     @abstractmethod
     def training_forward(
@@ -144,7 +149,7 @@ class LayerChain(Layer):
 
 
 def _exact(x: Tensor) -> Tensor:
-    return x if x.device.type == "mps" else x.double()  # which has no float64
+    return x if x.device.type == "mps" else x.double()  # MPS has no float64
 
 
 class Permutation(Layer):

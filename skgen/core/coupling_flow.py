@@ -86,9 +86,8 @@ class CouplingFlow(Transport):
         """Log-density in nats of rows (n, d)."""
 
         def of_part(rows: Tensor) -> Tensor:
-            log_slopes: list[Tensor] = []
-            z = self.chain.map_columns(columns_of(rows), log_slopes)
-            return self.base.log_prob(z.T) + log_det_of(log_slopes, z)
+            z, log_det = self.chain.with_log_det(columns_of(rows))
+            return self.base.log_prob(z.T) + log_det
 
         return self._by_parts(of_part, x)
 
