@@ -30,6 +30,7 @@ ALLOWED = {
     "products": set(),
     "two_layers": {"activations", "products", "workspace"},
     "conditioner": {"activations", "draws", "products", "transformers", "workspace"},
+    "bijections": {"workspace"},
     "coupling": {"bijections", "conditioner", "transformers"},
     "transformers": {"splines"},
     "times": {"paths"},

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from .interfaces import Bijection, gradient_of
+from .workspace import Workspace, is_tracked
 
 
 class Chain(Bijection):
@@ -36,7 +38,7 @@ class Chain(Bijection):
 def columns_of(x: Tensor) -> Tensor:
     """Columns (d, n) of rows (..., d), one after the other in memory."""
     d = x.shape[-1]
-    return x.movedim(-1, 0).reshape(d, x.numel() // d).contiguous()
+    return x.reshape(x.numel() // d, d).T.contiguous()
 
 
 def rows_of(columns: Tensor, like: Tensor) -> Tensor:
@@ -49,45 +51,63 @@ def log_det_of(log_slopes: list[Tensor], image: Tensor) -> Tensor:
     return torch.cat(log_slopes).sum(0) if log_slopes else image.new_zeros(image.shape[1])
 
 
+Halves = tuple[Tensor, Tensor]  # of columns (d, n): the first d // 2, and the others
+
+
+def halves_of(columns: Tensor) -> Halves:
+    """The first half of columns (d, n) and the second, which has one more if d is odd."""
+    d = len(columns)
+    first, second = columns.split_with_sizes((d // 2, d - d // 2))
+    return first, second
+
+
+class Maps(NamedTuple):
+    """A layer as functions of halves of columns, which have its weights at hand.
+
+    To look these up, and their views, takes as long as the arithmetic on a few hundred rows.
+    """
+
+    # Image; appends tensors (k, n) to the list, whose rows add up to the log-determinants.
+    forward: Callable[[Halves, list[Tensor]], Halves]
+    inverse: Callable[[Halves], Halves]
+
+
 class Layer(Bijection):
     """A bijection of columns (d, n), each a run of memory, that knows the gradient of its pass.
 
     So halves of the columns, and all that a network says of one, are runs too: elementwise
     operations are as fast as can be, and products that give few columns up to four times as fast
-    as with the rows (n, d) as runs.
+    as with the rows (n, d) as runs. From layer to layer columns pass in halves, as couplings take
+    and leave them.
     """
 
     @abstractmethod
-    def map_columns(self, x: Tensor, log_slopes: list[Tensor]) -> Tensor:
-        """Image (d, n); appends tensors (k, n) whose rows add up to the log-determinants."""
-
-    @abstractmethod
-    def map_columns_back(self, z: Tensor) -> Tensor:
-        """Preimage (d, n)."""
+    def maps(self, dtype: torch.dtype) -> Maps:
+        """Functions of columns of a precision, right until weights are replaced or converted."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Image of rows (..., d) and their log-determinants."""
-        image, log_det = self.with_log_det(columns_of(x))
-        return rows_of(image, x), log_det.reshape(x.shape[:-1])
+        log_slopes: list[Tensor] = []
+        image = self.image(columns_of(x), log_slopes)
+        return rows_of(image, x), log_det_of(log_slopes, image).reshape(x.shape[:-1])
 
     def inverse(self, z: Tensor) -> Tensor:
         """Preimage of rows (..., d)."""
-        return rows_of(self.map_columns_back(columns_of(z)), z)
+        preimage = self.maps(z.dtype).inverse(halves_of(columns_of(z)))
+        return rows_of(torch.cat(preimage), z)
 
-    def with_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Image (d, n) of columns and log-determinants (n,)."""
-        log_slopes: list[Tensor] = []
-        image = self.map_columns(x, log_slopes)
-        return image, log_det_of(log_slopes, image)
+    def image(self, x: Tensor, log_slopes: list[Tensor]) -> Tensor:
+        """Image (d, n) of columns; appends to the list as `Maps.forward` does."""
+        return torch.cat(self.maps(x.dtype).forward(halves_of(x), log_slopes))
 
     @abstractmethod
     def training_forward(
-        self, x: Tensor, log_slopes: list[Tensor], generator: torch.Generator
-    ) -> tuple[Tensor, Any]:
-        """Like `map_columns`, perhaps with noise; also returns what `training_backward` needs."""
+        self, x: Halves, log_slopes: list[Tensor], generator: torch.Generator
+    ) -> tuple[Halves, Any]:
+        """Like `Maps.forward`, perhaps with noise; also returns what `training_backward` needs."""
 
     @abstractmethod
-    def training_backward(self, kept: Any, grad: Tensor, grad_log_det: Tensor) -> Tensor:
+    def training_backward(self, kept: Any, grad: Halves, grad_log_det: Tensor) -> Halves:
         """Gradient of x; adds to those of the parameters, and may overwrite what was kept."""
 
 
@@ -101,6 +121,7 @@ class LayerChain(Layer):
     def __init__(self, *layers: Layer) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
+        self.space = Workspace()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See `Layer.forward`."""
@@ -114,22 +135,39 @@ class LayerChain(Layer):
     def _in_order(self) -> list[Layer]:
         return cast(list[Layer], list(self.layers))
 
-    def map_columns(self, x: Tensor, log_slopes: list[Tensor]) -> Tensor:
-        """See `Layer.map_columns`."""
-        for layer in self._in_order():
-            x = layer.map_columns(x, log_slopes)
-        return x
+    def maps(self, dtype: torch.dtype) -> Maps:
+        """See `Layer.maps`; kept where autograd does not need the weights themselves."""
+        if not is_tracked():
+            owners = self.space.kept("owners", (), self._owners)
+            weights = [weight for owner in owners for weight in owner.values()]
+            if weights and weights[0].dtype == dtype:  # else the maps have copies
+                return self.space.views("maps", weights, dtype, lambda: self._composed(dtype))
+        return self._composed(dtype)
 
-    def map_columns_back(self, z: Tensor) -> Tensor:
-        """See `Layer.map_columns_back`."""
-        for layer in reversed(self._in_order()):
-            z = layer.map_columns_back(z)
-        return z
+    def _owners(self) -> list[dict]:
+        # To go through all modules, as `parameters` does, takes longer than one of them.
+        return [module._parameters for module in self.modules() if module._parameters]
+
+    def _composed(self, dtype: torch.dtype) -> Maps:
+        maps = [layer.maps(dtype) for layer in self._in_order()]
+        images, preimages = [m.forward for m in maps], [m.inverse for m in reversed(maps)]
+
+        def forward(x: Halves, log_slopes: list[Tensor]) -> Halves:
+            for image in images:
+                x = image(x, log_slopes)
+            return x
+
+        def inverse(z: Halves) -> Halves:
+            for preimage in preimages:
+                z = preimage(z)
+            return z
+
+        return Maps(forward, inverse)
 
     @torch.inference_mode()
     def training_forward(
-        self, x: Tensor, log_slopes: list[Tensor], generator: torch.Generator
-    ) -> tuple[Tensor, list]:
+        self, x: Halves, log_slopes: list[Tensor], generator: torch.Generator
+    ) -> tuple[Halves, list]:
         """See `Layer.training_forward`.
 
         Autograd would record each of many small operations, which cost more than their arithmetic.
@@ -141,7 +179,7 @@ class LayerChain(Layer):
         return x, passes
 
     @torch.inference_mode()
-    def training_backward(self, kept: list, grad: Tensor, grad_log_det: Tensor) -> Tensor:
+    def training_backward(self, kept: list, grad: Halves, grad_log_det: Tensor) -> Halves:
         """See `Layer.training_backward`."""
         for layer, passed in reversed(kept):
             grad = layer.training_backward(passed, grad, grad_log_det)
@@ -169,23 +207,24 @@ class Permutation(Layer):
         self.register_buffer("order", order)
         self.register_buffer("back", order.argsort())
 
-    def map_columns(self, x: Tensor, log_slopes: list[Tensor]) -> Tensor:
-        """Permuted columns; their log-determinant is 0."""
-        return x.index_select(0, self.order)
-
-    def map_columns_back(self, z: Tensor) -> Tensor:
-        """Columns in the original order."""
-        return z.index_select(0, self.back)
+    def maps(self, dtype: torch.dtype) -> Maps:
+        """See `Layer.maps`; the log-determinant is 0."""
+        order, back = self.order, self.back
+        return Maps(lambda x, _: _selected(x, order), lambda z: _selected(z, back))
 
     def training_forward(
-        self, x: Tensor, log_slopes: list[Tensor], generator: torch.Generator
-    ) -> tuple[Tensor, None]:
+        self, x: Halves, log_slopes: list[Tensor], generator: torch.Generator
+    ) -> tuple[Halves, None]:
         """See `Layer.training_forward`."""
-        return self.map_columns(x, log_slopes), None
+        return _selected(x, self.order), None
 
-    def training_backward(self, kept: None, grad: Tensor, grad_log_det: Tensor) -> Tensor:
+    def training_backward(self, kept: None, grad: Halves, grad_log_det: Tensor) -> Halves:
         """See `Layer.training_backward`."""
-        return self.map_columns_back(grad)
+        return _selected(grad, self.back)
+
+
+def _selected(x: Halves, order: Tensor) -> Halves:
+    return halves_of(torch.cat(x).index_select(0, order))
 
 
 class LULinear(Layer):
@@ -212,36 +251,45 @@ class LULinear(Layer):
         log_diagonal = packed.diagonal()
         return packed.tril(-1), packed.triu(1) + log_diagonal.exp().diag(), log_diagonal.sum()
 
-    def map_columns(self, x: Tensor, log_slopes: list[Tensor]) -> Tensor:
-        """See `Layer.map_columns`."""
-        below, upper, log_det = self._factors(x.dtype)
-        log_slopes.append(log_det.expand(1, x.shape[1]))
-        return torch.addmm(self.bias.to(x.dtype), torch.addmm(upper, below, upper), x)
+    def maps(self, dtype: torch.dtype) -> Maps:
+        """See `Layer.maps`; the inverse is by substitution."""
 
-    def map_columns_back(self, z: Tensor) -> Tensor:
-        """See `Layer.map_columns_back`; by substitution."""
-        below, upper, _ = self._factors(z.dtype)
-        z = z - self.bias.to(z.dtype)
-        half = torch.linalg.solve_triangular(below, z, upper=False, unitriangular=True)
-        return torch.linalg.solve_triangular(upper, half, upper=True)
+        def forward(x: Halves, log_slopes: list[Tensor]) -> Halves:
+            return self._image(torch.cat(x), *self._factors(dtype), log_slopes)[0]
+
+        def inverse(z: Halves) -> Halves:
+            below, upper, _ = self._factors(dtype)
+            x = torch.cat(z) - self.bias.to(dtype)
+            x = torch.linalg.solve_triangular(below, x, upper=False, unitriangular=True)
+            return halves_of(torch.linalg.solve_triangular(upper, x, upper=True))
+
+        return Maps(forward, inverse)
 
     def training_forward(
-        self, x: Tensor, log_slopes: list[Tensor], generator: torch.Generator
-    ) -> tuple[Tensor, tuple]:
+        self, x: Halves, log_slopes: list[Tensor], generator: torch.Generator
+    ) -> tuple[Halves, tuple]:
         """See `Layer.training_forward`."""
-        below, upper, log_det = self._factors(x.dtype)
+        columns, factors = torch.cat(x), self._factors(x[1].dtype)
+        image, matrix = self._image(columns, *factors, log_slopes)
+        return image, (columns, *factors[:2], matrix)
+
+    def _image(
+        self, x: Tensor, below: Tensor, upper: Tensor, log_det: Tensor, log_slopes: list[Tensor]
+    ) -> tuple[Halves, Tensor]:
+        """Image of columns, and the matrix L U."""
         log_slopes.append(log_det.expand(1, x.shape[1]))
         matrix = torch.addmm(upper, below, upper)
-        return torch.addmm(self.bias, matrix, x), (x, below, upper, matrix)
+        return halves_of(torch.addmm(self.bias.to(x.dtype), matrix, x)), matrix
 
-    def training_backward(self, kept: tuple, grad: Tensor, grad_log_det: Tensor) -> Tensor:
+    def training_backward(self, kept: tuple, grad: Halves, grad_log_det: Tensor) -> Halves:
         """See `Layer.training_backward`."""
         x, below, upper, matrix = kept
-        grad_matrix = grad @ x.T
+        grad_image = torch.cat(grad)
+        grad_matrix = grad_image @ x.T
         grad_upper = torch.addmm(grad_matrix, below.T, grad_matrix)
         packed = (grad_matrix @ upper.T).tril_(-1).add_(grad_upper.triu(1))
         diagonal = torch.addcmul(grad_log_det.sum(), grad_upper.diagonal(), upper.diagonal())
         packed.diagonal().copy_(diagonal)
         gradient_of(self.packed).add_(packed)
-        gradient_of(self.bias).add_(grad.sum(1, keepdim=True))
-        return matrix.T @ grad
+        gradient_of(self.bias).add_(grad_image.sum(1, keepdim=True))
+        return halves_of(matrix.T @ grad_image)

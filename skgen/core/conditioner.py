@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, addmm, nn
 
 from .activations import ACTIVATIONS
 from .draws import dropout_mask
 from .interfaces import gradient_of
 from .products import add_product, product
-from .transformers import bounded, bounded_slope
-from .workspace import Workspace, is_tracked
+from .transformers import Bound
+from .workspace import Workspace
 
 
 class Memory(NamedTuple):
@@ -46,7 +46,7 @@ class Conditioner(nn.Module):
         Source of the initial weights, on the CPU.
     """
 
-    limit = 8.0
+    bound = Bound(limit=8.0, slope=1.0)
 
     def __init__(
         self,
@@ -72,23 +72,20 @@ class Conditioner(nn.Module):
         """Weights of the layers, from the first to the last."""
         return cast(list[nn.Parameter], list(self._parameters.values()))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Output (n_out, n) for columns (n_in, n)."""
-        hidden, _ = bounded(x, self.limit, 1)
-        activation = ACTIVATIONS[self.activation].in_place
-        *layers, (weight, bias) = self._layers(x.dtype)
-        for inner_weight, inner_bias in layers:
-            hidden = activation(torch.addmm(inner_bias, inner_weight, hidden))
-        return torch.addmm(bias, weight, hidden)
+    def function(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """Output (n_out, n) for columns (n_in, n), by views of the weights."""
+        activation, bound = ACTIVATIONS[self.activation].in_place, self.bound
+        weights = [weight.to(dtype) for weight in self.weights]
+        parts = [weight.split_with_sizes((weight.shape[1] - 1, 1), 1) for weight in weights]
+        *layers, (last, last_bias) = parts
 
-    def _layers(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-        """Weights and bias of each layer."""
-        weights = self.weights
-        if is_tracked() or weights[0].dtype != dtype:
-            return [_parted(weight.to(dtype)) for weight in weights]
-        return self.space.views(
-            "layers", weights, dtype, lambda: [_parted(weight.detach()) for weight in weights]
-        )
+        def output(x: Tensor) -> Tensor:
+            hidden, _ = bound(x)
+            for weight, bias in layers:
+                hidden = activation(addmm(bias, weight, hidden))
+            return addmm(last_bias, last, hidden)
+
+        return output
 
     def _memory(self, weights: list[nn.Parameter], n: int) -> Memory:
         """Memory for n columns, and views."""
@@ -106,7 +103,7 @@ class Conditioner(nn.Module):
         weights, n, function = self.weights, x.shape[1], ACTIVATIONS[self.activation].function
         memory = self.space.views("memory", weights, n, lambda: self._memory(weights, n))
         inputs, units, _, before, _ = memory
-        _, ratio = bounded(x, self.limit, 1, out=units[0])
+        _, ratio = self.bound(x, out=units[0])
         masks = []
         for k, weight in enumerate(weights[:-1]):
             product(weight, inputs[k], out=before[k])
@@ -130,9 +127,4 @@ class Conditioner(nn.Module):
                 to_input.mul_(masks[k - 1])
             grad = gradient(to_input, before[k - 1], out=before[k - 1])
         add_product(gradient_of(weights[0]), grad, transposed[0])
-        return product(back[0], grad).mul_(bounded_slope(ratio, 1))
-
-
-def _parted(weight: Tensor) -> tuple[Tensor, Tensor]:
-    weights, bias = weight.split_with_sizes((weight.shape[1] - 1, 1), 1)
-    return weights, bias
+        return product(back[0], grad).mul_(self.bound.derivative(ratio))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .bijections import Layer
+from .bijections import Halves, Layer, Maps
 from .conditioner import Conditioner
 from .transformers import Transformer
 
@@ -46,47 +46,47 @@ class Coupling(Layer):
         super().__init__()
         self.transformer = transformer
         self.keep_first = keep_first or n_features == 1
-        self.sizes = n_features // 2, n_features - n_features // 2
-        n_kept, n_mapped = self.sizes if self.keep_first else self.sizes[::-1]
+        n_first, n_second = n_features // 2, n_features - n_features // 2
+        n_kept, n_mapped = (n_first, n_second) if self.keep_first else (n_second, n_first)
         n_out = transformer.n_parameters * n_mapped
         self.conditioner = Conditioner(
             n_kept, hidden_layer_sizes, n_out, activation, dropout, generator
         )
 
-    def _split(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = columns.split_with_sizes(self.sizes)
-        return (first, second) if self.keep_first else (second, first)
+    def maps(self, dtype: torch.dtype) -> Maps:
+        """See `Layer.maps`; the inverse is as dear as the image."""
+        keep_first, parameters_of = self.keep_first, self.conditioner.function(dtype)
+        transform, transform_back = self.transformer.forward, self.transformer.inverse
 
-    def _join(self, kept: Tensor, mapped: Tensor) -> Tensor:
-        return torch.cat((kept, mapped) if self.keep_first else (mapped, kept))
+        def forward(x: Halves, log_slopes: list[Tensor]) -> Halves:
+            kept, mapped = x if keep_first else x[::-1]
+            mapped, log_slope, _ = transform(mapped, parameters_of(kept))
+            log_slopes.append(log_slope)
+            return (kept, mapped) if keep_first else (mapped, kept)
 
-    def map_columns(self, x: Tensor, log_slopes: list[Tensor]) -> Tensor:
-        """See `Layer.map_columns`."""
-        kept, mapped = self._split(x)
-        mapped, log_slope, _ = self.transformer.forward(mapped, self.conditioner.forward(kept))
-        log_slopes.append(log_slope)
-        return self._join(kept, mapped)
+        def inverse(z: Halves) -> Halves:
+            kept, mapped = z if keep_first else z[::-1]
+            mapped = transform_back(mapped, parameters_of(kept))
+            return (kept, mapped) if keep_first else (mapped, kept)
 
-    def map_columns_back(self, z: Tensor) -> Tensor:
-        """See `Layer.map_columns_back`; as dear as the image."""
-        kept, mapped = self._split(z)
-        return self._join(kept, self.transformer.inverse(mapped, self.conditioner.forward(kept)))
+        return Maps(forward, inverse)
 
     def training_forward(
-        self, x: Tensor, log_slopes: list[Tensor], generator: torch.Generator
-    ) -> tuple[Tensor, tuple]:
+        self, x: Halves, log_slopes: list[Tensor], generator: torch.Generator
+    ) -> tuple[Halves, tuple]:
         """See `Layer.training_forward`."""
-        kept, mapped = self._split(x)
+        kept, mapped = x if self.keep_first else x[::-1]
         parameters, conditioned = self.conditioner.training_forward(kept, generator)
         mapped, log_slope, transformed = self.transformer.forward(mapped, parameters)
         log_slopes.append(log_slope)
-        return self._join(kept, mapped), (conditioned, transformed)
+        image = (kept, mapped) if self.keep_first else (mapped, kept)
+        return image, (conditioned, transformed)
 
-    def training_backward(self, kept: tuple, grad: Tensor, grad_log_det: Tensor) -> Tensor:
+    def training_backward(self, kept: tuple, grad: Halves, grad_log_det: Tensor) -> Halves:
         """See `Layer.training_backward`."""
         conditioned, transformed = kept
-        to_kept, to_mapped = self._split(grad)
+        to_kept, to_mapped = grad if self.keep_first else grad[::-1]
         grad_log_slope = grad_log_det.expand_as(to_mapped)
         to_mapped, parameters = self.transformer.gradient(transformed, to_mapped, grad_log_slope)
         to_kept = to_kept + self.conditioner.training_backward(conditioned, parameters)
-        return self._join(to_kept, to_mapped)
+        return (to_kept, to_mapped) if self.keep_first else (to_mapped, to_kept)

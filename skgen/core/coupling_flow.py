@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .bijections import LayerChain, columns_of, log_det_of
+from .bijections import LayerChain, columns_of, halves_of
 from .coupling import Coupling
 from .gaussian import StandardNormal, standard_normal
 from .interfaces import Density, Transport, cache_parts
@@ -56,38 +56,42 @@ class CouplingFlow(Transport):
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Negative mean log-density, with dropout and input noise; without a graph."""
-        z, log_det, _ = self._training_forward(x, generator)
-        return -(self.base.log_prob(z.T) + log_det).mean().detach()
+        z, log_slopes, _ = self._training_forward(x, generator)
+        return -self._log_prob(z, log_slopes).mean().detach()
 
     def add_gradient(self, x: Tensor, generator: torch.Generator, share: float = 1.0) -> Tensor:
         """See `Trainable.add_gradient`."""
-        z, log_det, kept = self._training_forward(x, generator)
-        rows = z.T
+        z, log_slopes, kept = self._training_forward(x, generator)
+        to_log_prob = x.new_full((len(x),), -share / len(x))
         if isinstance(self.base, StandardNormal):
-            log_prob, grad = self.base.log_prob(rows), share / len(rows) * z
+            loss, grad = -self._log_prob(z, log_slopes).mean(), share / len(x) * z
         else:
-            rows = rows.clone().requires_grad_()  # what inference mode leaves cannot be tracked
-            log_prob = self.base.log_prob(rows)
-            log_prob.backward(torch.full_like(log_prob, -share / len(rows)))
-            log_prob, grad = log_prob.detach(), cast(Tensor, rows.grad).T
-        self.chain.training_backward(kept, grad, torch.full_like(log_det, -share / len(rows)))
-        return -(log_prob + log_det).mean()
+            z = z.clone().requires_grad_()  # what inference mode leaves cannot be tracked
+            log_prob = self._log_prob(z, log_slopes)
+            log_prob.backward(to_log_prob)
+            loss, grad = -log_prob.detach().mean(), cast(Tensor, z.grad)
+        self.chain.training_backward(kept, halves_of(grad), to_log_prob)
+        return loss
 
     def _training_forward(
         self, x: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, list]:
+    ) -> tuple[Tensor, list[Tensor], list]:
         if self.input_noise:
             x = x + self.input_noise * standard_normal(len(x), x, generator)
         log_slopes: list[Tensor] = []
-        z, kept = self.chain.training_forward(columns_of(x), log_slopes, generator)
-        return z, log_det_of(log_slopes, z), kept
+        z, kept = self.chain.training_forward(halves_of(columns_of(x)), log_slopes, generator)
+        return torch.cat(z), log_slopes, kept
+
+    def _log_prob(self, z: Tensor, log_slopes: list[Tensor]) -> Tensor:
+        """Log-density (n,) from the noise (d, n) and what the layers appended."""
+        return torch.cat([*log_slopes, self.base.log_prob_terms(z)]).sum(0)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of rows (n, d)."""
 
         def of_part(rows: Tensor) -> Tensor:
-            z, log_det = self.chain.with_log_det(columns_of(rows))
-            return self.base.log_prob(z.T) + log_det
+            log_slopes: list[Tensor] = []
+            return self._log_prob(self.chain.image(rows.T.contiguous(), log_slopes), log_slopes)
 
         return self._by_parts(of_part, x)
 

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from .interfaces import Density
 
+LOG_PEAK = -0.5 * math.log(2 * math.pi)  # log-density of N(0, 1) at 0
+
 
 class StandardNormal(Density):
     """Normal density of mean 0 and identity covariance.
@@ -27,6 +29,10 @@ class StandardNormal(Density):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of rows (n, d)."""
         return standard_normal_log_prob(x)
+
+    def log_prob_terms(self, columns: Tensor) -> Tensor:
+        """See `Density.log_prob_terms`."""
+        return standard_normal_terms(columns)
 
     def sample(
         self, n: int, generator: torch.Generator, conditions: Tensor | None = None
@@ -118,7 +124,12 @@ class NormalMixture(Density):
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:
     """Log-density of N(0, I) in nats at rows (..., d)."""
-    return torch.add(-0.5 * z.shape[-1] * math.log(2 * math.pi), z.square().sum(-1), alpha=-0.5)
+    return standard_normal_terms(z).sum(-1)
+
+
+def standard_normal_terms(z: Tensor) -> Tensor:
+    """Log-density of N(0, 1) in nats at numbers."""
+    return torch.addcmul(z.new_full((), LOG_PEAK), z, z, value=-0.5)
 
 
 def standard_normal(n: int, like: Tensor, generator: torch.Generator) -> Tensor:

@@ -31,6 +31,10 @@ class Density(nn.Module, ABC):
     ) -> Tensor:
         """Draw the features (n, d) of n rows, float64, given their conditions (n, k) if any."""
 
+    def log_prob_terms(self, columns: Tensor) -> Tensor:
+        """Numbers (k, n) that add up to the log-densities of columns (d, n)."""
+        return self.log_prob(columns.T).unsqueeze(0)
+
 
 class Trainable(Density):
     """A density whose parameters are found by gradient steps."""
@@ -100,7 +104,7 @@ def cache_parts(x: Tensor, dtype: torch.dtype, run: int = 3200) -> tuple[Tensor,
 
     A unit of a part is a run of up to so many bytes; runs of 4096 would share lines of the cache.
     """
-    n_parts = -(-len(x) * dtype.itemsize // run) if x.device.type == "cpu" else 1
+    n_parts = -(-len(x) * dtype.itemsize // run) if x.is_cpu else 1
     return (x,) if n_parts <= 1 else x.split(16 * -(-len(x) // (16 * n_parts)))
 
 

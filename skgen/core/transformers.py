@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor
+from torch import Tensor, addcmul
 
 from .splines import Bins
 
@@ -35,23 +35,54 @@ class Transformer(ABC):
         """Gradients of x and of the parameters."""
 
 
+class Bound:
+    """Smooth map of numbers into (-limit, limit), with a slope at 0.
+
+    ``x r`` with ``r = 1 / sqrt(1 / slope^2 + x^2 / limit^2)``. It takes a quarter of the time of a
+    hyperbolic tangent.
+
+    Parameters
+    ----------
+    limit, slope : float
+    """
+
+    def __init__(self, limit: float, slope: float) -> None:
+        self.slope, self.curvature = slope, limit**-2
+        # To make this number anew takes as long as to square a row.
+        self.at_zero = {
+            dtype: torch.full((), slope**-2, dtype=dtype, device="cpu")
+            for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+        }
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Image of x, and r."""
+        at_zero = self.at_zero[x.dtype] if x.is_cpu else x.new_full((), self.slope**-2)
+        ratio = addcmul(at_zero, x, x, value=self.curvature).rsqrt_()
+        return x * ratio if out is None else torch.mul(x, ratio, out=out), ratio
+
+    def derivative(self, ratio: Tensor, scale: float = 1.0) -> Tensor:
+        """Derivative where r is a ratio, times a number."""
+        factor, cube = scale * self.slope**-2, ratio.pow(3)
+        return cube if factor == 1 else cube.mul_(factor)
+
+
 class Affine(Transformer):
     """``y = exp(s) x + m`` with the log-scale s bounded smoothly by 2."""
 
     n_parameters = 2
-    limit = 2.0
+    bound = Bound(limit=2.0, slope=2.0)
 
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, tuple]:
         """See `Transformer.forward`."""
         log_scale, shift = parameters.split_with_sizes((x.shape[0], x.shape[0]))
-        log_scale, ratio = bounded(log_scale, self.limit, self.limit)
+        log_scale, ratio = self.bound(log_scale)
         scale = log_scale.exp()
-        return torch.addcmul(shift, scale, x), log_scale, (x, scale, ratio)
+        return addcmul(shift, scale, x), log_scale, (x, scale, ratio)
 
     def inverse(self, y: Tensor, parameters: Tensor) -> Tensor:
         """See `Transformer.inverse`."""
         log_scale, shift = parameters.split_with_sizes((y.shape[0], y.shape[0]))
-        log_scale, _ = bounded(log_scale, self.limit, self.limit)
+        log_scale, _ = self.bound(log_scale)
         return (y - shift) * (-log_scale).exp()
 
     def gradient(
@@ -60,8 +91,8 @@ class Affine(Transformer):
         """See `Transformer.gradient`."""
         x, scale, ratio = kept
         to_x = grad_y * scale
-        to_scale = torch.addcmul(grad_log_slope, to_x, x)
-        to_scale.mul_(bounded_slope(ratio, self.limit))
+        to_scale = addcmul(grad_log_slope, to_x, x)
+        to_scale.mul_(self.bound.derivative(ratio))
         return to_x, torch.cat([to_scale, grad_y])
 
 
@@ -78,7 +109,7 @@ class RationalQuadratic(Transformer):
     # Logarithms, to base 2, of ratios of widths, of heights and of slopes stay below it: bins too
     # narrow or steep would cost the inverse its accuracy. Powers of 2 take half the time of those
     # of e.
-    limit = 2.5 / math.log(2)
+    bound_of_logs = Bound(limit=2.5 / math.log(2), slope=2.5 / math.log(2))
     muon = True
 
     def __init__(self, n_bins: int, bound: float = 4.0) -> None:
@@ -91,7 +122,7 @@ class RationalQuadratic(Transformer):
         Sizes of bins and slopes are powers of 2; the sizes are then scaled to fill the interval.
         """
         n, axis, shape = self.n_bins, int(inverse), x.shape
-        logs, ratio = bounded(parameters, self.limit, self.limit)
+        logs, ratio = self.bound_of_logs(parameters)
         sizes, inner = logs.exp2().split_with_sizes((2 * n * len(x), (n - 1) * len(x)))
         sizes, inner = sizes.view(2, n, *shape), inner.view(n - 1, *shape)
         at_end = torch.ones_like(x).unsqueeze(0)
@@ -132,7 +163,7 @@ class RationalQuadratic(Transformer):
         to_start, to_extent = torch.stack(ends[:2]), torch.stack(ends[2:])
         # A bin's share of the interval moves the starts of all later ones and is its own extent;
         # the mean is taken off as the shares add up to 1.
-        mean = torch.addcmul(to_start * before, to_extent, size) * inverse_total
+        mean = addcmul(to_start * before, to_extent, size) * inverse_total
         first = ((to_start - mean) * scale).unsqueeze(1)
         # What is added to the first value at k and after it, as a running sum.
         steps = torch.stack((to_extent - to_start, to_extent.neg()), 1) * scale.unsqueeze(1)
@@ -144,23 +175,5 @@ class RationalQuadratic(Transformer):
         to_parameters = torch.cat(
             (to_sizes.flatten(0, 2), to_slopes.narrow(0, 1, n - 1).flatten(0, 1))
         )
-        to_parameters.mul_(bounded_slope(ratio, self.limit, math.log(2)))
+        to_parameters.mul_(self.bound_of_logs.derivative(ratio, math.log(2)))
         return torch.where(inside, to_x, grad_y), to_parameters
-
-
-def bounded(
-    x: Tensor, limit: float, slope: float, out: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Map numbers smoothly into (-limit, limit), with a slope at 0.
-
-    ``x r`` with ``r = 1 / sqrt(1 / slope^2 + x^2 / limit^2)``, of which r is returned too. It takes
-    a quarter of the time of a hyperbolic tangent.
-    """
-    ratio = torch.addcmul(x.new_full((), slope**-2), x, x, value=limit**-2).rsqrt_()
-    return torch.mul(x, ratio, out=out), ratio
-
-
-def bounded_slope(ratio: Tensor, slope: float, scale: float = 1.0) -> Tensor:
-    """Derivative of `bounded`, times a number."""
-    factor, cube = scale * slope**-2, ratio.pow(3)
-    return cube if factor == 1 else cube.mul_(factor)

@@ -3,7 +3,14 @@ import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.testing import assert_close
 
-from skgen.core.bijections import LayerChain, LULinear, Permutation, columns_of, log_det_of
+from skgen.core.bijections import (
+    LayerChain,
+    LULinear,
+    Permutation,
+    columns_of,
+    halves_of,
+    log_det_of,
+)
 from skgen.core.coupling import Coupling
 from skgen.core.transformers import Affine, RationalQuadratic
 
@@ -41,10 +48,11 @@ def training_forward(layer, x, source):
     """Image, log-determinants and a function for the gradient, all by rows."""
     layers = LayerChain(layer)
     log_slopes = []
-    z, kept = layers.training_forward(columns_of(x), log_slopes, source)
+    halves, kept = layers.training_forward(halves_of(columns_of(x)), log_slopes, source)
+    z = torch.cat(halves)
 
     def add_gradient(grad, grad_log_det):
-        return layers.training_backward(kept, columns_of(grad), grad_log_det).T
+        return torch.cat(layers.training_backward(kept, halves_of(grad.T), grad_log_det)).T
 
     return z.T, log_det_of(log_slopes, z), add_gradient
 

@@ -75,7 +75,27 @@ def test_student_t():
         assert stats.kstest(column.numpy(), stats.t(freedom).cdf).pvalue > 0.01
 
 
-def test_views_of_weights_follow_them():
+def in_place(model):
+    for p in model.chain.parameters():
+        p.data.add_(0.1)
+
+
+def one_elsewhere(model):
+    weight = list(model.chain.parameters())[-2]
+    weight.data = weight.data + 0.1
+
+
+def assigned(model):
+    values = {name: value + 0.1 for name, value in model.state_dict().items()}
+    model.load_state_dict(values, assign=True)
+
+
+def rounded(model):
+    model.float().double()
+
+
+@pytest.mark.parametrize("change", [in_place, one_elsewhere, assigned, rounded])
+def test_views_of_weights_follow_them(change):
     model, x = flow(StandardNormal(2)), rows()
 
     def found():
@@ -83,16 +103,23 @@ def test_views_of_weights_follow_them():
             return model.log_prob(x)
 
     before = found()
-    for change in ("in place", "elsewhere"):
-        for p in model.chain.parameters():
-            p.data = p.data.add_(0.1) if change == "in place" else p.data + 0.1
-        assert_close(found(), model.log_prob(x).detach(), rtol=0, atol=0)
-        assert (found() - before).abs().max() > 0.01
-        before = found()
     copied = copy.deepcopy(model)
-    for p in copied.chain.parameters():
-        p.data.zero_()
     assert_close(found(), before, rtol=0, atol=0)
+    change(model)
+    assert_close(found(), model.log_prob(x).detach(), rtol=0, atol=0)
+    assert (found() - before).abs().max() > (0 if change is rounded else 0.01)
+    with torch.no_grad():
+        assert_close(copied.log_prob(x), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_copies_of_weights_are_not_kept(dtype):
+    model, x = flow(StandardNormal(2)).to(dtype), rows().double()
+    with torch.no_grad():
+        model.log_prob(x)
+        in_place(model)
+        found = model.log_prob(x)
+    assert_close(found, model.log_prob(x).detach(), rtol=0, atol=0)
 
 
 def test_results_without_autograd_may_enter_it():
