@@ -77,7 +77,7 @@ labels = [
 show_folds(axes[0], grid.cv_results_, range(len(labels)))
 axes[0].set_xticks(range(len(labels)), labels, fontsize=9)
 axes[0].set(xlabel="width of the layers, preconditioning", ylabel="score (nats per row)")
-axes[0].legend(loc="lower right")
+axes[0].legend(loc="upper left")
 rates = [params["learning_rate_init"] for params in search.cv_results_["params"]]
 show_folds(axes[1], search.cv_results_, rates)
 axes[1].set(xlabel="learning_rate_init", xscale="log")
