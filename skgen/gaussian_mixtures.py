@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from functools import cache
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from .core.gaussian import NormalMixture
@@ -28,12 +30,21 @@ LEAST_SHARE = 1e-4  # of the rows; mixtures with less are left out
 
 
 class QuietMixture(GaussianMixture):
-    """Gaussian mixture that does not mind if EM stops early: any state of it is a density."""
+    """Gaussian mixture that does not mind if EM stops early: any state of it is a density.
+
+    It is fitted by one thread. Those of BLAS take longer to share a few equations than to solve
+    them, and beside other work a hundred times as long.
+    """
 
     def fit(self, X, y=None):
-        with warnings.catch_warnings():
+        with _libraries().limit(limits=1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return super().fit(X, y)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def mixture_sizes(n_rows: int, n_columns: int) -> list[int]:

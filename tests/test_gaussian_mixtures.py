@@ -6,6 +6,7 @@ import torch
 from numpy.testing import assert_allclose
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from skgen.compose import StackedDensity
 from skgen.datasets import TwoMoons
@@ -94,3 +95,22 @@ def test_few_rows_are_defended_by_a_stack(preconditioning):
     assert len(mixture.weights) > 16
     assert density.score(TEST) > fit_gaussian_mixture(0, 16, Z).log_prob(Z_TEST).mean()
     assert density.sample(5).shape == (5, 2)
+
+
+def test_mixtures_are_fitted_by_one_thread(monkeypatch):
+    def numbers():
+        return {library["num_threads"] for library in threadpool_info()}
+
+    during = []
+    m_step = GaussianMixture._m_step
+
+    def watched(self, *args, **kwargs):
+        during.append(numbers())
+        return m_step(self, *args, **kwargs)
+
+    monkeypatch.setattr(GaussianMixture, "_m_step", watched)
+    with threadpool_limits(2):
+        before = numbers()
+        fit_gaussian_mixture(0, 2, Z)
+        assert numbers() == before
+    assert before == {2} and all(found == {1} for found in during) and during
