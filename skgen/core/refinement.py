@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from .solvers import SOLVERS
 
 MAX_DOUBLINGS = 5
+MAX_JUMP = 3  # doublings at once: far from convergence errors fall faster than the order says
 
 
 class SolverAccuracyWarning(UserWarning):
@@ -31,7 +33,8 @@ def refined(
     The error after n steps is estimated by the change from n/2 steps, divided by
     ``D = 2^(order-1)``, and by the change before that, divided by ``D^2``, whichever is larger:
     a single change can be small by chance. (In theory D is ``2^order - 1``; velocities as sharp
-    as these are not there yet.) It depends on the row alone, so neighbours do not matter.
+    as these are not there yet.) An error of ``D^j`` times the tolerance needs j doublings of the
+    steps, made at once. It depends on the row alone, so neighbours do not matter.
 
     Parameters
     ----------
@@ -48,33 +51,42 @@ def refined(
         What the results are, and their unit, for the warning.
     """
     n_steps = max(4, n_steps // 2)  # fewer leave nothing coarser to compare with
-    result = solve(x, n_steps)
-    rows = torch.arange(len(x), device=x.device)
-    before, earlier = solve(x, n_steps // 2), solve(x, n_steps // 4)
-    divisor = 2 ** (SOLVERS[solver].order - 1)
-
-    def estimate() -> Tensor:
-        change = torch.maximum(
-            (result[rows] - before).abs() / divisor, (before - earlier).abs() / divisor**2
-        )
-        return change if change.dim() == 1 else change.amax(1)
-
-    for _ in range(MAX_DOUBLINGS):
-        inaccurate = ~(estimate() <= tolerance)
-        rows, earlier = rows[inaccurate], before[inaccurate]
+    divisor = 2.0 ** (SOLVERS[solver].order - 1)
+    result, before, earlier = (solve(x, n_steps // k) for k in (1, 2, 4))
+    change = (result - before).abs() / divisor
+    error = _largest(torch.maximum(change, (before - earlier).abs() / divisor**2))
+    made = torch.zeros(len(x), device=x.device)  # doublings of a row so far, and as they should be
+    wanted = made + _needed(error / tolerance, divisor)
+    for doublings in range(1, MAX_DOUBLINGS + 1):
+        rows = (wanted.clamp(max=MAX_DOUBLINGS) == doublings).nonzero().squeeze(1)
         if not len(rows):
-            return result
-        before, n_steps = result[rows], 2 * n_steps
-        result[rows] = solve(x[rows], n_steps)
-    error = estimate()
+            continue
+        found = solve(x[rows], 2**doublings * n_steps)
+        factor = (divisor ** (doublings - made[rows])).to(found)
+        factor = factor.view(-1, *[1] * (found.dim() - 1))
+        latest = (found - result[rows]).abs()
+        error[rows] = _largest(torch.maximum(latest, change[rows]) / factor)
+        result[rows], change[rows], made[rows] = found, latest / factor, doublings
+        wanted[rows] = doublings + _needed(error[rows] / tolerance, divisor)
     n_inaccurate = int((~(error <= tolerance)).sum())
     if n_inaccurate:
         warnings.warn(
             f"The {what} of {n_inaccurate} of {len(x)} rows may be off by more than "
             f"{tolerance:g} {unit} (estimate: up to {float(error.max()):.2g}) even with "
-            f"{n_steps} steps of solver {solver!r}. Increase n_steps or use a solver of "
-            "higher order.",
+            f"{2**MAX_DOUBLINGS * n_steps} steps of solver {solver!r}. Increase n_steps or use a "
+            "solver of higher order.",
             SolverAccuracyWarning,
             stacklevel=3,
         )
     return result
+
+
+def _largest(errors: Tensor) -> Tensor:
+    """Largest error of each row."""
+    return errors if errors.dim() == 1 else errors.amax(1)
+
+
+def _needed(excess: Tensor, divisor: float) -> Tensor:
+    """Doublings that errors need, by how many times the tolerance they are."""
+    jumps = (excess.log() / math.log(max(2.0, divisor))).ceil().clamp(1, MAX_JUMP)
+    return torch.where(excess <= 1, 0.0, jumps.nan_to_num(MAX_JUMP)).to(torch.float32)

@@ -14,7 +14,7 @@ from skgen.core.marginals import Whitening
 from skgen.core.models import Mixture, Preconditioned
 from skgen.core.objectives import Objective
 from skgen.core.paths import PATHS, LinearPath, Parts
-from skgen.core.refinement import SolverAccuracyWarning
+from skgen.core.refinement import SolverAccuracyWarning, refined
 from skgen.core.solvers import SOLVERS
 from skgen.core.times import TrainingTimes
 
@@ -126,6 +126,19 @@ def test_refinement_of_a_row_does_not_depend_on_the_others():
     assert (together - exact_flow("rk4", 4).log_prob(x)).abs().max() > 1e-3  # some are refined
     alone = torch.cat([flow.log_prob(row[None]) for row in x])
     assert_close(together, alone, rtol=1e-12, atol=1e-12)
+
+
+def test_steps_are_doubled_as_often_as_the_order_says():
+    calls = []
+
+    def solve(x, n_steps):
+        calls.append((n_steps, x[:, 0].tolist()))
+        return x[:, 0] / n_steps**3
+
+    x = torch.tensor([1.0, 5.0, 60.0, 500.0, 5000.0], dtype=torch.float64)[:, None]
+    tolerance = 0.9 / 16**3  # of a change, 7/8 / 16^3 where x is 1
+    assert (refined(solve, x, 32, "adams", tolerance, "log-density", "nats") < 1.2 * tolerance).all()
+    assert calls[3:] == [(32, [5.0]), (64, [60.0]), (128, [500.0, 5000.0]), (512, [5000.0])]
 
 
 def test_loss_is_least_for_the_exact_velocity():
