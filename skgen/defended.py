@@ -57,7 +57,9 @@ class DefendedDensity(BaseDensity):
     def _checked(self, x: Tensor, sample_weight: Tensor | None) -> Tensor:
         """Rows in order and as often as they weigh, if they vary and are as declared."""
         d = self.n_features_in_
-        self._check_columns(x[:, :d])
+        weight = None if sample_weight is None else sample_weight.cpu().numpy()
+        copies = x[as_frequencies(x.cpu().numpy(), weight)]
+        self._check_columns(copies[:, :d])
         supports = declared_supports(self)
         if self.warm_start and hasattr(self, "module_"):
             if self._density.n_features != d:
@@ -72,8 +74,7 @@ class DefendedDensity(BaseDensity):
                 )
         check_supported(self, supports, x)
         self._supports = supports
-        weight = None if sample_weight is None else sample_weight.cpu().numpy()
-        return x[as_frequencies(x.cpu().numpy(), weight)]
+        return copies
 
     def _check_columns(self, x: Tensor) -> None:
         """Raise ValueError if there are columns that do not vary."""

@@ -9,7 +9,7 @@ from sklearn.base import clone
 
 from skgen.compose import StackedDensity
 
-from .estimators import ESTIMATORS, fit_once, two_clusters
+from .estimators import ESTIMATORS, TRAINED, fit_once, two_clusters
 
 X = two_clusters()
 CONSTANT_ALLOWED = {"gaussian-white", "gaussian-spherical"}
@@ -95,6 +95,15 @@ def test_constant_column_is_named(name):
     frame = pandas.DataFrame(bad, columns=["height", "weight", "year"])
     with pytest.raises(ValueError, match=r"Column\(s\) 2 \('year'\) of X are constant"):
         estimator.fit(frame)
+
+
+@pytest.mark.parametrize("name", sorted(set(TRAINED) - CONSTANT_ALLOWED))
+def test_column_that_varies_only_in_rows_of_hardly_any_weight(name):
+    rows = constant_column()
+    rows[3, 2] += 1
+    weight = np.where(np.arange(len(rows)) == 3, 1e-6, 1.0)
+    with pytest.raises(ValueError, match=r"Column\(s\) 2 of X are constant"):
+        clone(ESTIMATORS[name]).fit(rows, sample_weight=weight)
 
 
 @pytest.mark.parametrize("name", sorted(CONSTANT_ALLOWED))
