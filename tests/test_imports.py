@@ -38,6 +38,7 @@ ALLOWED = {
     "conditional": {"gaussian"},
     "coupling_flow": {"bijections", "coupling", "gaussian", "workspace"},
     "marginals": {"bijections", "splines"},
+    "supports": {"gaussian"},
     "samplers": {"gaussian", "paths", "solvers"},
     "schedules": {"paths", "splines"},
     "diffusion_samplers": {"gaussian", "paths", "samplers", "schedules"},

@@ -138,14 +138,14 @@ class LayerChain(Layer):
     def maps(self, dtype: torch.dtype) -> Maps:
         """See `Layer.maps`; kept where autograd does not need the weights themselves."""
         if not is_tracked():
-            owners = self.space.kept("owners", (), self._owners)
-            weights = [weight for owner in owners for weight in owner.values()]
+            by_module = self.space.kept("by module", (), self._parameters_by_module)
+            weights = [weight for parameters in by_module for weight in parameters.values()]
             if weights and weights[0].dtype == dtype:  # else the maps have copies
                 return self.space.views("maps", weights, dtype, lambda: self._composed(dtype))
         return self._composed(dtype)
 
-    def _owners(self) -> list[dict]:
-        # To go through all modules, as `parameters` does, takes longer than one of them.
+    def _parameters_by_module(self) -> list[dict]:
+        # Kept, as to go through all modules, like `parameters`, takes longer than to run one.
         return [module._parameters for module in self.modules() if module._parameters]
 
     def _composed(self, dtype: torch.dtype) -> Maps:

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .bijections import LayerChain, columns_of, halves_of
+from .bijections import LayerChain, halves_of
 from .coupling import Coupling
 from .gaussian import StandardNormal, standard_normal
 from .interfaces import Density, Transport, cache_parts
@@ -79,7 +79,7 @@ class CouplingFlow(Transport):
         if self.input_noise:
             x = x + self.input_noise * standard_normal(len(x), x, generator)
         log_slopes: list[Tensor] = []
-        z, kept = self.chain.training_forward(halves_of(columns_of(x)), log_slopes, generator)
+        z, kept = self.chain.training_forward(halves_of(x.T.contiguous()), log_slopes, generator)
         return torch.cat(z), log_slopes, kept
 
     def _log_prob(self, z: Tensor, log_slopes: list[Tensor]) -> Tensor:

@@ -87,6 +87,9 @@ def _largest(errors: Tensor) -> Tensor:
 
 
 def _needed(excess: Tensor, divisor: float) -> Tensor:
-    """Doublings that errors need, by how many times the tolerance they are."""
+    """Doublings that errors need, by how many times the tolerance they are.
+
+    A doubling halves an error at least, as Euler's method does, whose divisor is 1.
+    """
     jumps = (excess.log() / math.log(max(2.0, divisor))).ceil().clamp(1, MAX_JUMP)
     return torch.where(excess <= 1, 0.0, jumps.nan_to_num(MAX_JUMP)).to(torch.float32)
