@@ -59,6 +59,7 @@ class Flow(FlowMatching):
     """
 
     differentiable = False
+    iterative = True
     # In which the network computes for samples; positions keep theirs. Steps err far more.
     sampling_dtype = torch.float32
     probes: Tensor | None
@@ -85,6 +86,11 @@ class Flow(FlowMatching):
     def log_prob(self, rows: Tensor) -> Tensor:
         """Log-density in nats of rows, refined until its error is small."""
         return self._refined(self._solve_density, rows, "log-density", "nats")
+
+    @torch.no_grad()
+    def log_prob_beside(self, rows: Tensor, others: Tensor) -> Tensor:
+        """Log-density of rows, refined until the error of the sum with others is small."""
+        return self._refined(self._solve_density, rows, "log-density", "nats", others)
 
     def log_prob_fast(self, rows: Tensor) -> Tensor:
         """Log-density without refinement, good enough to watch the training by."""
@@ -145,12 +151,17 @@ class Flow(FlowMatching):
         return float((speeds - (positions[-1] - positions[0])).square().mean())
 
     def _refined(
-        self, solve: Callable[[Tensor, int], Tensor], x: Tensor, what: str, unit: str
+        self,
+        solve: Callable[[Tensor, int], Tensor],
+        x: Tensor,
+        what: str,
+        unit: str,
+        others: Tensor | None = None,
     ) -> Tensor:
         """Solve, with more steps for the rows that need them."""
         if not self.tolerance:
             return solve(x, self.n_steps)
-        return refined(solve, x, self.n_steps, self.solver, self.tolerance, what, unit)
+        return refined(solve, x, self.n_steps, self.solver, self.tolerance, what, unit, others)
 
     @torch.no_grad()
     def _solve_density(self, rows: Tensor, n_steps: int) -> Tensor:

@@ -20,6 +20,7 @@ class Density(nn.Module, ABC):
     """A normalised density on rows of a fixed number of features."""
 
     differentiable = True  # whether autograd goes through `log_prob` to the rows
+    iterative = False  # whether `log_prob_beside` can take less time than `log_prob`
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
@@ -30,6 +31,13 @@ class Density(nn.Module, ABC):
         self, n: int, generator: torch.Generator, conditions: Tensor | None = None
     ) -> Tensor:
         """Draw the features (n, d) of n rows, float64, given their conditions (n, k) if any."""
+
+    def log_prob_beside(self, x: Tensor, others: Tensor) -> Tensor:
+        """Log-density (n,) for a sum with densities whose logarithm is ``others`` (n,).
+
+        It may be inexact where the sum hardly changes by that.
+        """
+        return self.log_prob(x)
 
     def log_prob_terms(self, columns: Tensor) -> Tensor:
         """Numbers (k, n) that add up to the log-densities of columns (d, n)."""

@@ -30,6 +30,18 @@ class Preconditioned(Density):
         z, log_det = self.precondition(x)
         return self.model.log_prob(z) + log_det
 
+    def log_prob_beside(self, x: Tensor, others: Tensor) -> Tensor:
+        """Log-density in the units of x, for a sum with others."""
+        z, log_det = self.precondition(x)
+        hidden = torch.finfo(x.dtype).max  # where the density is 0, as beyond bounds
+        others = (others - log_det).nan_to_num(hidden, hidden, -math.inf)
+        return self.model.log_prob_beside(z, others) + log_det
+
+    @property
+    def iterative(self) -> bool:  # type: ignore[override]
+        """Whether the model is."""
+        return self.model.iterative
+
     def precondition(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Rows as the model takes them, and the log-determinant of each."""
         z, log_det = self.bijection(x[:, : self.n_features])
@@ -61,14 +73,20 @@ class Mixture(Density):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of rows (n, d)."""
-        return torch.logsumexp(self.component_log_probs(x) + self.weights.to(x.dtype).log(), dim=1)
+        # Those by an iteration last, which goes no further than the others let it be seen.
+        weighted = zip(
+            cast(Sequence[Density], self.components), self.weights.log().tolist(), strict=True
+        )
+        total = x.new_full((len(x),), -math.inf)
+        for component, log_weight in sorted(weighted, key=lambda pair: pair[0].iterative):
+            log_prob = component.log_prob_beside(x, total - log_weight)
+            total = torch.logaddexp(total, _finite_or_none(log_prob) + log_weight)
+        return total
 
     def component_log_probs(self, x: Tensor) -> Tensor:
         """Log-density of rows under each component (n, K); not a number counts as -infinity."""
         columns = [cast(Density, component).log_prob(x) for component in self.components]
-        return torch.stack(columns, dim=1).nan_to_num(
-            nan=-math.inf, posinf=-math.inf, neginf=-math.inf
-        )
+        return _finite_or_none(torch.stack(columns, dim=1))
 
     def sample(
         self, n: int, generator: torch.Generator, conditions: Tensor | None = None
@@ -88,3 +106,8 @@ class Mixture(Density):
         out = torch.empty_like(rows)
         out[order] = rows
         return out
+
+
+def _finite_or_none(log_prob: Tensor) -> Tensor:
+    """Log-densities, with the logarithm of no density, -infinity, where they are no number."""
+    return log_prob.nan_to_num(-math.inf, -math.inf, -math.inf)

@@ -27,6 +27,7 @@ def refined(
     tolerance: float,
     what: str,
     unit: str,
+    others: Tensor | None = None,
 ) -> Tensor:
     """Solve with more and more steps those rows whose result still changes.
 
@@ -55,6 +56,8 @@ def refined(
     result, before, earlier = (solve(x, n_steps // k) for k in (1, 2, 4))
     change = (result - before).abs() / divisor
     error = _largest(torch.maximum(change, (before - earlier).abs() / divisor**2))
+    if others is not None:
+        error = _visible(error, result, others, divisor)
     made = torch.zeros(len(x), device=x.device)  # doublings of a row so far, and as they should be
     wanted = made + _needed(error / tolerance, divisor)
     for doublings in range(1, MAX_DOUBLINGS + 1):
@@ -66,6 +69,8 @@ def refined(
         factor = factor.view(-1, *[1] * (found.dim() - 1))
         latest = (found - result[rows]).abs()
         error[rows] = _largest(torch.maximum(latest, change[rows]) / factor)
+        if others is not None:
+            error[rows] = _visible(error[rows], found, others[rows], divisor)
         result[rows], change[rows], made[rows] = found, latest / factor, doublings
         wanted[rows] = doublings + _needed(error[rows] / tolerance, divisor)
     n_inaccurate = int((~(error <= tolerance)).sum())
@@ -79,6 +84,15 @@ def refined(
             stacklevel=3,
         )
     return result
+
+
+def _visible(error: Tensor, log_prob: Tensor, others: Tensor, safety: float) -> Tensor:
+    """Errors of log-densities as they are seen in the logarithm of a sum with others.
+
+    At most the errors themselves. What is hidden may be this many times as wrong as estimated.
+    """
+    total = torch.logaddexp(log_prob, others)
+    return (torch.logaddexp(log_prob + safety * error, others) - total) / safety
 
 
 def _largest(errors: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from skgen.core import matching
 from skgen.core.draws import stratified
 from skgen.core.flow import Flow
 from skgen.core.gaussian import Gaussian
+from skgen.core.interfaces import Bijection
 from skgen.core.marginals import Whitening
 from skgen.core.models import Mixture, Preconditioned
 from skgen.core.objectives import Objective
@@ -142,6 +143,65 @@ def test_steps_are_doubled_as_often_as_the_order_says():
     assert calls[3:] == [(32, [5.0]), (64, [50.0]), (128, [400.0, 5000.0]), (512, [5000.0])]
 
 
+def test_rows_are_refined_as_far_as_a_sum_with_others_lets_it_be_seen():
+    calls = []
+
+    def solve(x, n_steps):
+        calls.append((n_steps, len(x)))
+        return x[:, 0] * (16 / n_steps) ** 3
+
+    x = torch.full((6, 1), 1000.0, dtype=torch.float64)
+    others = [-math.inf, 0.0, 1000.0, 7000.0, 7990.0, torch.finfo(x.dtype).max]
+    found = refined(solve, x, 32, "adams", 10.0, "log-density", "nats", x.new_tensor(others))
+    # After 16 steps errors are 875; eight times as much would make the log-densities 8000.
+    assert calls[3:] == [(64, 1), (128, 3)]
+    assert_close(found, 1000 / torch.tensor([8, 8, 8, 4, 1, 1]).to(x) ** 3)
+
+
+def test_a_flow_in_a_mixture_takes_few_steps_where_others_are_larger(monkeypatch):
+    steps, solve = [], Flow._solve_density
+
+    def counted(self, rows, n_steps):
+        steps.append(len(rows) * n_steps)
+        return solve(self, rows, n_steps)
+
+    monkeypatch.setattr(Flow, "_solve_density", counted)
+    flow, x = exact_flow("rk4", 8, 1e-3), torch.cat([rows(), rows(spread=20.0)])
+    broad = Gaussian(MEAN, 10 * SCALE.diag())
+    mixture = Mixture([flow, broad], [0.75, 0.25])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        together, n_together = mixture.log_prob(x), sum(steps)
+    alone = mixture.component_log_probs(x)
+    assert n_together < 0.5 * (sum(steps) - n_together)
+    expected = torch.stack([TRUTH.log_prob(x), broad.log_prob(x)], 1)
+    expected = (expected + mixture.weights.log()).logsumexp(1)
+    assert_close(together, expected, rtol=0, atol=2e-3)
+    assert_close((alone + mixture.weights.log()).logsumexp(1), expected, rtol=0, atol=2e-3)
+
+
+def test_rows_without_density_are_not_refined(monkeypatch):
+    class Beyond(Bijection):
+        """A map that no row with a positive first column has come from."""
+
+        def forward(self, x):
+            return x, torch.where(x[:, 0] > 0, -math.inf, 0.0).to(x)
+
+        def inverse(self, z):
+            return z
+
+    def fail(self, rows, n_steps):
+        raise AssertionError(f"{len(rows)} rows are refined")
+
+    flow, x = exact_flow("rk4", 8, 1e-9), rows()
+    solve = Flow._solve_density
+    monkeypatch.setattr(Flow, "_solve_density", lambda *a: solve(*a) if a[2] <= 4 else fail(*a))
+    mixture = Mixture([Preconditioned(Beyond(), flow, 2)], [1.0])
+    assert (mixture.log_prob(x[x[:, 0] > 0]) == -math.inf).all()
+    with pytest.raises(AssertionError, match="rows are refined"):
+        mixture.log_prob(x[x[:, 0] <= 0])
+
+
 def test_loss_is_least_for_the_exact_velocity():
     data = rows(4000, spread=1.0)
 
@@ -263,13 +323,13 @@ def test_mixture_of_mixtures_is_sampled_though_some_get_no_row():
 
 
 def test_component_that_fails_counts_as_nothing():
-    class Broken(nn.Module):
+    class Broken(Gaussian):
         def log_prob(self, x):
             return x[:, 0].new_tensor([math.nan, math.inf, -math.inf])
 
     gaussian = two_components().components[0]
     x = torch.tensor([[-5.0], [0.0], [1.0]], dtype=torch.float64)
-    mixture = Mixture([Broken(), gaussian], [0.75, 0.25])
+    mixture = Mixture([Broken(MEAN, SCALE.diag()), gaussian], [0.75, 0.25])
     assert_close(mixture.log_prob(x), gaussian.log_prob(x) + math.log(0.25))
 
 
