@@ -122,7 +122,7 @@ class CompletingDensity(DefendedDensity):
         proposals = torch.where(known[:, None], x[:, None], proposals.to(x.dtype))
         rows = proposals.flatten(0, 1)
         whole = join(rows, conditions.repeat_interleave(n_proposals, 0))
-        log_p = torch.cat([self._mixture.log_prob(part) for part in whole.split(self._chunk_rows)])
+        log_p = torch.cat([self._rough_log_prob(part) for part in whole.split(self._chunk_rows)])
         # Slopes of known columns are the same in all proposals of a row and do no harm.
         log_weights = (log_p - columns(rows)[1]).view_as(log_q) - log_q
         log_weights = log_weights.nan_to_num(nan=-torch.inf, posinf=-torch.inf)
@@ -130,6 +130,10 @@ class CompletingDensity(DefendedDensity):
         return torch.where(
             known, given, self._fold(proposals[torch.arange(len(x), device=x.device), chosen])
         )
+
+    def _rough_log_prob(self, rows: Tensor) -> Tensor:
+        """Log-densities (n,), exact enough to weigh proposals."""
+        return self._mixture.log_prob(rows)
 
     def _proposal(self, conditions: Tensor) -> tuple[Bijection, GaussianMixture, Tensor]:
         """A map of single columns, and a Gaussian mixture of its images much like the density.

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 from tqdm import tqdm
 
 from .base import check_n_samples
@@ -30,6 +31,7 @@ from .core.training import Trainer
 from .fields import FieldDensity
 
 AnySampler = Sampler | DiffusionSampler
+PROPOSAL_TOLERANCE = 10.0  # times that of log-densities: weights are off by a hundredth
 STOCHASTIC = ("euler_maruyama", "stochastic_heun")
 
 
@@ -105,14 +107,25 @@ class PathDensity(FieldDensity):
         check_scalar(guidance, "guidance", Real)
         if guidance and y is None:
             raise ValueError(f"guidance={guidance!r} leads to conditions y, but y is None.")
+        with self._flows_with(sampler=sampler, guidance=float(guidance)):
+            yield
+
+    @contextmanager
+    def _flows_with(self, **attributes: Any) -> Iterator[None]:
+        """Let the flows have these attributes for a while."""
         flows = [cast(Flow, density.model) for density in (self._density, *self._others)]
-        for flow in flows:
-            flow.sampler, flow.guidance = sampler, float(guidance)
+        former = [{name: getattr(flow, name) for name in attributes} for flow in flows]
         try:
+            for flow in flows:
+                vars(flow).update(attributes)
             yield
         finally:
-            for flow in flows:
-                flow.sampler, flow.guidance = None, 0.0
+            for flow, values in zip(flows, former, strict=True):
+                vars(flow).update(values)
+
+    def _rough_log_prob(self, rows: Tensor) -> Tensor:
+        with self._flows_with(tolerance=PROPOSAL_TOLERANCE * self._model.tolerance):
+            return super()._rough_log_prob(rows)
 
     def _sampler(
         self, sampler: str, n_steps: int | None, time_grid: str, diffusion: Any, n_corrections: int
