@@ -11,6 +11,7 @@ from sklearn.exceptions import NotFittedError
 
 from skgen import RealNVPDensity
 from skgen.completion import CompletingDensity
+from skgen.core.flow import Flow
 from skgen.datasets import TwoMoons
 
 from .estimators import ESTIMATORS, TRAINED, cheap_coupling, cheap_flow, fit_once, two_clusters
@@ -94,6 +95,24 @@ def test_completions_follow_the_whole_mixture(defended):
     rows = np.tile([0.5, np.nan], (600, 1))
     completed = defended.sample_given(rows, random_state=0, n_proposals=32)
     assert kstest(completed[:, 1], conditional(defended, 0, 0.5)).pvalue > 1e-3
+
+
+def test_proposals_are_weighed_in_fewer_steps_than_rows_are_scored_in(defended, monkeypatch):
+    solved, solve = [], Flow._solve_density
+
+    def counted(self, rows, n_steps):
+        solved.append(len(rows) * n_steps)
+        return solve(self, rows, n_steps)
+
+    monkeypatch.setattr(Flow, "_solve_density", counted)
+    monkeypatch.setattr(defended._model, "tolerance", 1e-3)
+    rows = np.where([True, False], TwoMoons().sample(100, random_state=1), np.nan)
+    roughly, n_roughly = defended.sample_given(rows, random_state=0), sum(solved)
+    monkeypatch.setattr("skgen.path_density.PROPOSAL_TOLERANCE", 1.0)
+    exactly = defended.sample_given(rows, random_state=0)
+    assert n_roughly < 0.8 * (sum(solved) - n_roughly)
+    assert (roughly == exactly).all(1).mean() > 0.9
+    assert defended._model.tolerance == 1e-3
 
 
 @pytest.mark.parametrize("name", TRAINED)
