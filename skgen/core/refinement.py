@@ -50,14 +50,16 @@ def refined(
         Largest error; where it is exceeded at last, there is a warning.
     what, unit : str
         What the results are, and their unit, for the warning.
+    others : tensor of shape (n,), optional
+        Where the results are log-densities of one term of a sum, the logarithm of all the other
+        terms. The errors are then those of the logarithm of the sum.
     """
     n_steps = max(4, n_steps // 2)  # fewer leave nothing coarser to compare with
     divisor = 2.0 ** (SOLVERS[solver].order - 1)
     result, before, earlier = (solve(x, n_steps // k) for k in (1, 2, 4))
     change = (result - before).abs() / divisor
     error = _largest(torch.maximum(change, (before - earlier).abs() / divisor**2))
-    if others is not None:
-        error = _visible(error, result, others, divisor)
+    error = _seen(error, result, others, divisor)
     made = torch.zeros(len(x), device=x.device)  # doublings of a row so far, and as they should be
     wanted = made + _needed(error / tolerance, divisor)
     for doublings in range(1, MAX_DOUBLINGS + 1):
@@ -69,8 +71,7 @@ def refined(
         factor = factor.view(-1, *[1] * (found.dim() - 1))
         latest = (found - result[rows]).abs()
         error[rows] = _largest(torch.maximum(latest, change[rows]) / factor)
-        if others is not None:
-            error[rows] = _visible(error[rows], found, others[rows], divisor)
+        error[rows] = _seen(error[rows], found, others if others is None else others[rows], divisor)
         result[rows], change[rows], made[rows] = found, latest / factor, doublings
         wanted[rows] = doublings + _needed(error[rows] / tolerance, divisor)
     n_inaccurate = int((~(error <= tolerance)).sum())
@@ -86,15 +87,6 @@ def refined(
     return result
 
 
-def _visible(error: Tensor, log_prob: Tensor, others: Tensor, safety: float) -> Tensor:
-    """Errors of log-densities as they are seen in the logarithm of a sum with others.
-
-    At most the errors themselves. What is hidden may be this many times as wrong as estimated.
-    """
-    total = torch.logaddexp(log_prob, others)
-    return (torch.logaddexp(log_prob + safety * error, others) - total) / safety
-
-
 def _largest(errors: Tensor) -> Tensor:
     """Largest error of each row."""
     return errors if errors.dim() == 1 else errors.amax(1)
@@ -107,3 +99,14 @@ def _needed(excess: Tensor, divisor: float) -> Tensor:
     """
     jumps = (excess.log() / math.log(max(2.0, divisor))).ceil().clamp(1, MAX_JUMP)
     return torch.where(excess <= 1, 0.0, jumps.nan_to_num(MAX_JUMP)).to(torch.float32)
+
+
+def _seen(error: Tensor, log_term: Tensor, others: Tensor | None, safety: float) -> Tensor:
+    """Errors of the logarithms of terms as they are seen in the logarithm of the sum.
+
+    Those that are hidden may be this many times as large as estimated.
+    """
+    if others is None:
+        return error
+    total = torch.logaddexp(log_term, others)
+    return (torch.logaddexp(log_term + safety * error, others) - total) / safety
