@@ -19,7 +19,7 @@ from .core.flow import Flow
 from .core.interfaces import Bijection, Density
 from .core.models import Preconditioned
 from .core.objectives import Noise
-from .gaussian_mixtures import fit_gaussian_mixture, mixture_sizes
+from .gaussian_mixtures import fit_gaussian_mixture, mixture_size
 from .supports import check_supported
 
 
@@ -149,7 +149,7 @@ class BasedFlow(ConditionalFlow):
         rows = x[:, : self.n_features_in_].cpu().numpy() if self._X_base is None else self._X_base
         if isinstance(self.base, str):
             z = density.bijection(torch.tensor(rows, device=x.device))[0]
-            flow.base = fit_gaussian_mixture(seed, mixture_sizes(*z.shape)[0], z)
+            flow.base = fit_gaussian_mixture(seed, mixture_size(*z.shape), z)
         elif isinstance(self.base, tuple):
             check_moments(self.base, self.n_features_in_)
             flow.base = FittedBase(Normal(*self.base), density.bijection)

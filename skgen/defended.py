@@ -23,11 +23,10 @@ from .core.models import Mixture, Preconditioned
 from .core.supports import Bounded, Folded, Folding
 from .gaussian_mixtures import (
     FEW_ROWS,
-    fit_gaussian_mixture,
+    fit_sized_mixtures,
     fit_stacked_mixtures,
-    mixture_sizes,
 )
-from .mixing import best_mixture
+from .mixing import mixture_weights
 from .supports import Supports, check_supported, declared_supports
 
 MAX_MIXTURE_ROWS = 20_000  # for the Gaussian mixture, which no longer gains from more
@@ -123,9 +122,8 @@ class DefendedDensity(BaseDensity):
     ) -> Mixture:
         """Mix the trained density with simple ones, and with others that were trained beside it.
 
-        The weights are found by EM on the held-out rows, which also choose the size of the Gaussian
-        mixture, or with few rows a stack of many. Before any row is seen, one counts for each
-        density but the two Gaussians.
+        The weights are found by EM on the held-out rows. Before any row is seen, one counts for
+        each density but the two Gaussians.
         """
         density, floor = density.to(x_train.device), self._floor
         if not floor:
@@ -135,26 +133,23 @@ class DefendedDensity(BaseDensity):
         some = x_train[:: -(-len(x_train) // MAX_MIXTURE_ROWS)]  # spread: the rows may be sorted
         z, conditions = density.precondition(some)[0].split([d, x_train.shape[1] - d], dim=1)
         start = fit_categories(z, conditions, normal, max(self.reg_covar, 1e-9))
-        bijection = density.bijection
-        fits = [partial(fit_gaussian_mixture, seed, k) for k in mixture_sizes(*z.shape)]
+        bijection, fit = density.bijection, fit_sized_mixtures
         if len(z) <= FEW_ROWS and x_held is not None:
             # Not behind Gaussianised columns: they would carry its tails far beyond all rows.
-            bijection = self._preconditioner("standardize", some[:, :d])
-            z, fits = bijection(some[:, :d])[0], [partial(fit_stacked_mixtures, seed)]
-        mixtures = [Preconditioned(bijection, fit_residual(z, conditions, f), d) for f in fits]
+            bijection, fit = self._preconditioner("standardize", some[:, :d]), fit_stacked_mixtures
+            z = bijection(some[:, :d])[0]
+        mixture = Preconditioned(bijection, fit_residual(z, conditions, partial(fit, seed)), d)
         start = Preconditioned(density.bijection, start, d)
-        components = [density, start, gaussian, *(each.to(x_train.device) for each in others)]
-        n, weights = len(components), [1 - 3 * floor, floor, floor, floor]
-        choices = [[0, k, *range(1, n)] for k in range(n, n + len(mixtures))]
-        components, kept = [*components, *mixtures], choices[0]
+        others = [each.to(x_train.device) for each in others]
+        components, weights = [density, mixture, start, gaussian, *others], [floor] * 4
+        weights[0] = 1 - 3 * floor
         if x_held is not None:
             with torch.no_grad():
                 every = Mixture(components, [1.0] * len(components)).component_log_probs(x_held)
             prior = np.ones(len(components))
-            prior[1:3] = 0.0
-            kept, best = best_mixture(every.cpu().numpy(), choices, floor, prior)
-            weights = best.tolist()
-        return Mixture([components[i] for i in kept], weights)
+            prior[2:4] = 0.0
+            weights = mixture_weights(every.cpu().numpy(), None, floor, prior).tolist()
+        return Mixture(components, weights)
 
     @property
     def _mixture(self) -> Mixture:

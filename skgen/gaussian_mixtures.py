@@ -1,4 +1,4 @@
-"""Gaussian mixtures by EM: one, or the mean of many that were fitted to parts of the rows."""
+"""Gaussian mixtures by EM: one, or the mean of several that were fitted to parts of the rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import KFold
+from sklearn.model_selection import KFold, train_test_split
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
@@ -23,6 +23,8 @@ FORMS = [("full", 1e-6), ("tied", 1e-6)]
 FORMS_OF_FEW = [*FORMS, ("diag", 1e-6), ("full", 1e-3), ("full", 1e-2), ("full", 1e-1)]
 FORMS_OF_DEFENCE = [("full", 1e-6), ("full", 1e-2), ("diag", 1e-6)]  # beside a flow
 SIZES = (1, 2, 4, 8, 16, 32, 64)
+SIZES_OF_DEFENCE = 128, 32, 8  # with many rows
+EM_STEPS = 20  # of these: with more they take longer and are hardly better
 FEW_ROWS = 2000  # up to so many, there is time for more of everything and need of it
 MAX_NUMBERS = 2**22  # in the covariances of a mixture; with more, EM takes longer than a flow
 N_FOLDS = 5
@@ -47,10 +49,9 @@ def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def mixture_sizes(n_rows: int, n_columns: int) -> list[int]:
-    """Components of the Gaussian mixtures to try: 16 and 4, or one for 20 rows if that is fewer."""
-    most = max(1, min(n_rows // 20, MAX_NUMBERS // n_columns**2))
-    return sorted({min(k, most) for k in (4, 16)}, reverse=True)
+def mixture_size(n_rows: int, n_columns: int, most: int = 16) -> int:
+    """Components of a Gaussian mixture, one for 20 rows or more."""
+    return max(1, min(most, n_rows // 20, MAX_NUMBERS // n_columns**2))
 
 
 def candidates(
@@ -71,10 +72,27 @@ def candidates(
 
 def fit_gaussian_mixture(seed: int, n_components: int, z: Tensor) -> NormalMixture:
     """Gaussian mixture of preconditioned rows by EM."""
-    mixture = QuietMixture(
+    return _joined([_unfitted(n_components, seed).fit(z.cpu().numpy())], [1.0]).to(z.device)
+
+
+def _unfitted(n_components: int, seed: int) -> QuietMixture:
+    return QuietMixture(
         n_components, reg_covar=1e-4, init_params="k-means++", random_state=seed % 2**32
     )
-    return _joined([mixture.fit(z.cpu().numpy())], [1.0]).to(z.device)
+
+
+def fit_sized_mixtures(seed: int, z: Tensor) -> NormalMixture:
+    """Mean of Gaussian mixtures of three sizes, fitted to nine tenths of preconditioned rows.
+
+    Their weights maximise the likelihood of the tenth left out.
+    """
+    sizes = sorted({mixture_size(len(z), z.shape[1], most) for most in SIZES_OF_DEFENCE})
+    if len(sizes) == 1:
+        return fit_gaussian_mixture(seed, sizes[0], z)
+    some, others = train_test_split(z.cpu().numpy(), test_size=0.1, random_state=seed % 2**32)
+    fitted = [_unfitted(k, seed).set_params(max_iter=EM_STEPS).fit(some) for k in sizes]
+    held_out = np.column_stack([mixture.score_samples(others) for mixture in fitted])
+    return _joined(fitted, mixture_weights(held_out, floor=0.0, tol=1e-5)).to(z.device)
 
 
 def fit_stacked_mixtures(seed: int, z: Tensor) -> NormalMixture:
@@ -93,15 +111,20 @@ def fit_stacked_mixtures(seed: int, z: Tensor) -> NormalMixture:
             held_out[others, k] = mixture.score_samples(rows[others])
             fitted.append(mixture)
     weights = np.tile(mixture_weights(held_out, floor=0.0, tol=1e-5), N_FOLDS) / N_FOLDS
-    kept = np.flatnonzero(weights > LEAST_SHARE)
-    return _joined([fitted[i] for i in kept], weights[kept] / weights[kept].sum()).to(z.device)
+    return _joined(fitted, weights).to(z.device)
 
 
 def _joined(mixtures: Iterable[GaussianMixture], weights: Iterable[float]) -> NormalMixture:
-    """Mixture of fitted mixtures."""
+    """Mixture of fitted mixtures, but for those of hardly any weight."""
+    kept = [pair for pair in zip(mixtures, weights, strict=True) if pair[1] > LEAST_SHARE]
+    total = sum(weight for _, weight in kept)
     parts = [
-        (weight * mixture.weights_, mixture.means_, np.linalg.cholesky(_covariances(mixture)))
-        for mixture, weight in zip(mixtures, weights, strict=True)
+        (
+            weight / total * mixture.weights_,
+            mixture.means_,
+            np.linalg.cholesky(_covariances(mixture)),
+        )
+        for mixture, weight in kept
     ]
     arrays = [np.concatenate(part) for part in zip(*parts, strict=True)]
     return NormalMixture(*map(torch.from_numpy, arrays))

@@ -1,4 +1,4 @@
-"""Weights and choice of components that are already fitted."""
+"""Weights of components that are already fitted."""
 
 from __future__ import annotations
 
@@ -82,44 +82,3 @@ def mixture_weights(
     low = weights < floor
     weights = np.where(low, floor, weights)
     return np.where(low, floor, weights * (1 - floor * low.sum()) / weights[~low].sum())
-
-
-def best_mixture(
-    log_densities: np.ndarray, choices: list[list[int]], floor: float, prior: np.ndarray
-) -> tuple[list[int], np.ndarray]:
-    """Choose components by the mean log-density of their mixture.
-
-    Parameters
-    ----------
-    log_densities : ndarray of shape (n_samples, n_components)
-        Log-density of each row under each component (nats).
-    choices : list of list of int
-        Components to mix, of each mixture to try.
-    floor : float
-        See `mixture_weights`.
-    prior : ndarray of shape (n_components,)
-        See `mixture_weights`.
-
-    Returns
-    -------
-    choice : list of int
-        The best of the choices.
-    weights : ndarray of shape (len(choice),)
-        Its weights, from `mixture_weights`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skgen.mixing import best_mixture
-    >>> log_densities = np.log([[1.0, 2.0, 3.0]])
-    >>> choice, weights = best_mixture(log_densities, [[0, 1], [0, 2]], 0.1, np.zeros(3))
-    >>> choice, weights.round(2)
-    ([0, 2], array([0.1, 0.9]))
-    """
-    found = []
-    for choice in choices:
-        columns = log_densities[:, choice]
-        weights = mixture_weights(columns, None, floor, prior[choice])
-        score = logsumexp(columns + np.log(weights), axis=1).mean()
-        found.append((score, choice, weights))
-    return max(found, key=lambda each: each[0])[1:]

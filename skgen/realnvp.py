@@ -17,7 +17,7 @@ from .core.coupling_flow import CouplingFlow, StudentT
 from .core.gaussian import StandardNormal
 from .core.interfaces import Density
 from .core.transformers import Affine, RationalQuadratic
-from .gaussian_mixtures import FEW_ROWS, fit_gaussian_mixture, mixture_sizes
+from .gaussian_mixtures import FEW_ROWS, fit_gaussian_mixture, mixture_size
 from .trained_flow import TrainedFlow
 
 # Share of the hidden units that training leaves out, by the most rows that it is for.
@@ -261,7 +261,7 @@ class RealNVPDensity(TrainedFlow):
         if self.base == "student":
             return StudentT(d)
         if self.base == "mixture":
-            return fit_gaussian_mixture(generator.initial_seed(), mixture_sizes(*z.shape)[0], z)
+            return fit_gaussian_mixture(generator.initial_seed(), mixture_size(*z.shape), z)
         base = clone(self.base)
         if hasattr(base, "random_state"):
             base.set_params(random_state=generator.initial_seed() % 2**32)

@@ -1,3 +1,4 @@
+import itertools
 import warnings
 
 import numpy as np
@@ -15,8 +16,9 @@ from skgen.gaussian_mixtures import (
     _joined,
     candidates,
     fit_gaussian_mixture,
+    fit_sized_mixtures,
     fit_stacked_mixtures,
-    mixture_sizes,
+    mixture_size,
 )
 
 from .conftest import ALL_MIXTURES
@@ -78,7 +80,39 @@ def test_wide_tables_get_few_components():
             for form in ("full", "diag")
         }
         assert sizes == {"full": most, "diag": 64}
-        assert max(mixture_sizes(2000, n_columns)) == min(16, most)
+        bound = max(1, 2**22 // n_columns**2)
+        assert mixture_size(4000, n_columns, 64) == min(64, bound)
+        assert mixture_size(300, n_columns) == min(15, bound)
+
+
+def clusters(n_rows, seed):
+    """Rows of 16 normal clusters on a grid, none of which knows of another."""
+    rng = np.random.default_rng(seed)
+    return 20 * rng.integers(0, 4, size=(n_rows, 2)) + rng.normal(size=(n_rows, 2))
+
+
+def test_many_rows_are_defended_by_mixtures_of_several_sizes():
+    rows, fresh = clusters(2800, 0), clusters(1000, 1)
+    density = cheap_flow(max_iter=2, preconditioning="standardize").fit(rows)
+    truth = -np.log(2 * np.pi * np.e) - np.log(16)
+    mixture = density._mixture.components[1]
+    assert density.mixture_weights_[1] > 0.9
+    assert density.score(fresh) > truth - 0.1
+    n_rows = 9 * 2800 // 10  # the rest is held out
+    sizes = {mixture_size(n_rows, 2, most) for most in (128, 32, 8)}
+    assert sizes == {126, 32, 8}
+    kept = [c for n in range(4) for c in itertools.combinations(sizes, n)]
+    assert len(mixture.model.weights) in {sum(some) for some in kept} - {0, 8}
+
+
+def test_sizes_are_mixed_better_than_any():
+    rows = torch.tensor(clusters(2500, 0))
+    fresh = torch.tensor(clusters(1000, 1))
+    found = fit_sized_mixtures(0, rows).log_prob(fresh).mean()
+    assert found > max(fit_gaussian_mixture(0, k, rows).log_prob(fresh).mean() for k in (8, 125))
+    assert float(fit_sized_mixtures(0, rows).weights.sum()) == pytest.approx(1)
+    assert len(fit_sized_mixtures(0, rows[:39]).weights) == 1
+    assert len(fit_sized_mixtures(0, rows[:2]).weights) == 1
 
 
 def test_no_warnings_if_em_stops_early():
