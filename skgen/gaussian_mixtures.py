@@ -23,7 +23,7 @@ FORMS = [("full", 1e-6), ("tied", 1e-6)]
 FORMS_OF_FEW = [*FORMS, ("diag", 1e-6), ("full", 1e-3), ("full", 1e-2), ("full", 1e-1)]
 FORMS_OF_DEFENCE = [("full", 1e-6), ("full", 1e-2), ("diag", 1e-6)]  # beside a flow
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-SIZES_OF_DEFENCE = 128, 32, 8  # with many rows
+SIZES_OF_DEFENCE = 128, 32, 8, 4  # with many rows
 EM_STEPS = 20  # of these: with more they take longer and are hardly better
 FEW_ROWS = 2000  # up to so many, there is time for more of everything and need of it
 MAX_NUMBERS = 2**22  # in the covariances of a mixture; with more, EM takes longer than a flow
@@ -82,7 +82,7 @@ def _unfitted(n_components: int, seed: int) -> QuietMixture:
 
 
 def fit_sized_mixtures(seed: int, z: Tensor) -> NormalMixture:
-    """Mean of Gaussian mixtures of three sizes, fitted to nine tenths of preconditioned rows.
+    """Mean of Gaussian mixtures of several sizes, fitted to nine tenths of preconditioned rows.
 
     Their weights maximise the likelihood of the tenth left out.
     """

@@ -99,10 +99,10 @@ def test_many_rows_are_defended_by_mixtures_of_several_sizes():
     assert density.mixture_weights_[1] > 0.9
     assert density.score(fresh) > truth - 0.1
     n_rows = 9 * 2800 // 10  # the rest is held out
-    sizes = {mixture_size(n_rows, 2, most) for most in (128, 32, 8)}
-    assert sizes == {126, 32, 8}
-    kept = [c for n in range(4) for c in itertools.combinations(sizes, n)]
-    assert len(mixture.model.weights) in {sum(some) for some in kept} - {0, 8}
+    sizes = {mixture_size(n_rows, 2, most) for most in (128, 32, 8, 4)}
+    assert sizes == {126, 32, 8, 4}
+    kept = [c for n in range(5) for c in itertools.combinations(sizes, n)]
+    assert len(mixture.model.weights) in {sum(some) for some in kept} - {0, 4, 8, 12}
 
 
 def test_sizes_are_mixed_better_than_any():
