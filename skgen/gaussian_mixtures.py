@@ -84,12 +84,17 @@ def _unfitted(n_components: int, seed: int) -> QuietMixture:
 def fit_sized_mixtures(seed: int, z: Tensor) -> NormalMixture:
     """Mean of Gaussian mixtures of several sizes, fitted to nine tenths of preconditioned rows.
 
-    Their weights maximise the likelihood of the tenth left out.
+    Their weights maximise the likelihood of the tenth left out. Copies of a row, such as weights
+    make, stay together: else mixtures would be praised for learning them by heart.
     """
-    sizes = sorted({mixture_size(len(z), z.shape[1], most) for most in SIZES_OF_DEFENCE})
+    rows, seed = z.cpu().numpy(), seed % 2**32
+    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    sizes = sorted({mixture_size(len(first), z.shape[1], most) for most in SIZES_OF_DEFENCE})
     if len(sizes) == 1:
         return fit_gaussian_mixture(seed, sizes[0], z)
-    some, others = train_test_split(z.cpu().numpy(), test_size=0.1, random_state=seed % 2**32)
+    copies = np.bincount(first[inverse.ravel()], minlength=len(rows))
+    parts = train_test_split(np.sort(first), test_size=0.1, random_state=seed)
+    some, others = (np.repeat(rows[part], copies[part], axis=0) for part in parts)
     fitted = [_unfitted(k, seed).set_params(max_iter=EM_STEPS).fit(some) for k in sizes]
     held_out = np.column_stack([mixture.score_samples(others) for mixture in fitted])
     return _joined(fitted, mixture_weights(held_out, floor=0.0, tol=1e-5)).to(z.device)

@@ -115,6 +115,18 @@ def test_sizes_are_mixed_better_than_any():
     assert len(fit_sized_mixtures(0, rows[:2]).weights) == 1
 
 
+def test_copies_are_not_learnt_by_heart():
+    rng = np.random.default_rng(0)
+    rows, fresh = rng.normal(size=(1000, 2)), torch.tensor(rng.normal(size=(1000, 2)))
+    truth = -np.log(2 * np.pi * np.e)
+    copies = torch.tensor(rows[rng.integers(0, 1000, 5000)])
+    assert fit_sized_mixtures(0, copies).log_prob(fresh).mean() > truth - 0.06
+    assert fit_gaussian_mixture(0, 128, copies).log_prob(fresh).mean() < truth - 0.3
+    assert (
+        len(fit_sized_mixtures(0, copies[:1].repeat(3000, 1) + Z[:30].repeat(100, 1)).weights) == 1
+    )
+
+
 def test_no_warnings_if_em_stops_early():
     mixture = candidates(400, 2, FORMS)["full16_1e-06"].set_params(max_iter=1)
     with warnings.catch_warnings():
