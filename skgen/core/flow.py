@@ -17,7 +17,7 @@ from .matching import FlowMatching
 from .networks import Network
 from .objectives import Objective
 from .paths import GaussianPath, LinearPath, Parts
-from .refinement import refined
+from .refinement import Solve, refined
 from .samplers import TIME_GRIDS, OdeSampler, Sampler
 from .solvers import SOLVERS
 
@@ -82,13 +82,12 @@ class Flow(FlowMatching):
         self.straight, self.solver, self.n_steps = LinearPath(), solver, n_steps
         self.tolerance = tolerance
 
-    @torch.no_grad()
     def log_prob(self, rows: Tensor) -> Tensor:
         """Log-density in nats of rows, refined until its error is small."""
-        return self._refined(self._solve_density, rows, "log-density", "nats")
+        return self.log_prob_beside(rows, None)
 
     @torch.no_grad()
-    def log_prob_beside(self, rows: Tensor, others: Tensor) -> Tensor:
+    def log_prob_beside(self, rows: Tensor, others: Tensor | None) -> Tensor:
         """Log-density of rows, refined until the error of the sum with others is small."""
         return self._refined(self._solve_density, rows, "log-density", "nats", others)
 
@@ -151,12 +150,7 @@ class Flow(FlowMatching):
         return float((speeds - (positions[-1] - positions[0])).square().mean())
 
     def _refined(
-        self,
-        solve: Callable[[Tensor, int], Tensor],
-        x: Tensor,
-        what: str,
-        unit: str,
-        others: Tensor | None = None,
+        self, solve: Solve, x: Tensor, what: str, unit: str, others: Tensor | None = None
     ) -> Tensor:
         """Solve, with more steps for the rows that need them."""
         if not self.tolerance:

@@ -73,7 +73,7 @@ class Mixture(Density):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of rows (n, d)."""
-        # Those by an iteration last, which goes no further than the others let it be seen.
+        # Iterative ones last: the larger the others are, the less exact they have to be.
         weighted = zip(
             cast(Sequence[Density], self.components), self.weights.log().tolist(), strict=True
         )

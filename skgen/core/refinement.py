@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .solvers import SOLVERS
 
+Solve = Callable[[Tensor, int], Tensor]  # rows and a number of steps to results, one a row
 MAX_DOUBLINGS = 5
 MAX_JUMP = 3  # doublings at once: far from convergence errors fall faster than the order says
 
@@ -20,7 +21,7 @@ class SolverAccuracyWarning(UserWarning):
 
 
 def refined(
-    solve: Callable[[Tensor, int], Tensor],
+    solve: Solve,
     x: Tensor,
     n_steps: int,
     solver: str,
@@ -71,7 +72,8 @@ def refined(
         factor = factor.view(-1, *[1] * (found.dim() - 1))
         latest = (found - result[rows]).abs()
         error[rows] = _largest(torch.maximum(latest, change[rows]) / factor)
-        error[rows] = _seen(error[rows], found, others if others is None else others[rows], divisor)
+        beside = None if others is None else others[rows]
+        error[rows] = _seen(error[rows], found, beside, divisor)
         result[rows], change[rows], made[rows] = found, latest / factor, doublings
         wanted[rows] = doublings + _needed(error[rows] / tolerance, divisor)
     n_inaccurate = int((~(error <= tolerance)).sum())
