@@ -98,7 +98,8 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
             )
             if sample_weight is not None:
                 sample_weight = check_weights(sample_weight, X)
-            rows = self._training_rows(X, y, sample_weight)
+            self._read_conditions(y, sample_weight)
+            rows = self._rows_given(X, y, "y")
             if sample_weight is not None:
                 rows, sample_weight = rows[sample_weight > 0], sample_weight[sample_weight > 0]
             self.device_ = resolve_device(self.device)
@@ -178,8 +179,11 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
         """Drawn rows as the user gets them."""
         return X
 
-    def _training_rows(self, X: np.ndarray, y: Any, sample_weight: np.ndarray | None) -> np.ndarray:
-        """Rows to fit, ending with encoded conditions for densities that have some."""
+    def _read_conditions(self, y: Any, sample_weight: np.ndarray | None) -> None:
+        """Learn to encode conditions, for densities that have some."""
+
+    def _rows_given(self, X: np.ndarray, y: Any, name: str) -> np.ndarray:
+        """Rows to fit, ending with encoded conditions, called so, for densities that have some."""
         return X
 
     def _rows(self, X: np.ndarray, y: Any) -> np.ndarray:
@@ -256,12 +260,14 @@ def check_n_samples(n_samples: Any) -> None:
         raise ValueError(f"n_samples must be an int of at least 1, got {n_samples!r}.")
 
 
-def check_weights(sample_weight: Any, X: np.ndarray) -> np.ndarray:
-    """Weights of training rows as float64; refuses them unless two or more are positive."""
+def check_weights(
+    sample_weight: Any, X: np.ndarray, least: int = 2, name: str = "sample_weight"
+) -> np.ndarray:
+    """Weights of rows as float64; refuses them unless some, two for training, are positive."""
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    if (weight > 0).sum() < 2:
+    if (weight > 0).sum() < least:
         raise ValueError(
-            f"sample_weight is positive for {(weight > 0).sum()} row(s); at least 2 are needed."
+            f"{name} is positive for {(weight > 0).sum()} row(s); at least {least} are needed."
         )
     return weight
 
@@ -345,6 +351,17 @@ def _draw_seed(random_state: Any) -> int:
 def to_array(X: Any) -> Any:
     """Take torch tensors, also from a GPU, as scikit-learn takes arrays."""
     return X.detach().cpu().numpy() if isinstance(X, Tensor) else X
+
+
+@contextmanager
+def lent(estimator: BaseEstimator, **attributes: Any) -> Iterator[None]:
+    """Let the estimator have attributes while it is fitted: what methods in between do not take."""
+    vars(estimator).update(attributes)
+    try:
+        yield
+    finally:
+        for name in attributes:
+            delattr(estimator, name)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from .base import draw_rows, to_array
+from .base import draw_rows, lent, to_array
 from .conditions import ConditionalFlow
 from .core.flow import Flow
 from .core.interfaces import Bijection, Density
@@ -82,7 +82,15 @@ class BasedFlow(ConditionalFlow):
     _X_base: np.ndarray | None = None
 
     def fit(
-        self, X: Any, y: Any = None, sample_weight: Any = None, *, X_base: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+        X_base: Any = None,
     ) -> BasedFlow:
         """Fit the density to data, given conditions if ``conditional=True``.
 
@@ -95,6 +103,13 @@ class BasedFlow(ConditionalFlow):
             numbers, or whole numbers of at most 20 values, are categories.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows. An integer weight k is the same as k copies of the row.
+        X_val : array-like of shape (n_val_samples, n_features), default=None
+            Rows to hold out in place of a random ``validation_fraction`` of X: later times or other
+            groups than those of X. Of more than 2,000, as many spread among them.
+        y_val : array-like of shape (n_val_samples,) or (n_val_samples, n_conditions), default=None
+            Conditions of the rows of X_val; ignored unless ``conditional=True``.
+        sample_weight_val : array-like of shape (n_val_samples,), default=None
+            Weights of the rows of X_val.
         X_base : array-like of shape (n_base_samples, n_features), default=None
             Rows that the flow is to carry to those of X, see `transport`, in place of noise. Their
             density, which that of X follows from, is ``base`` fitted to them, or a Gaussian
@@ -108,15 +123,14 @@ class BasedFlow(ConditionalFlow):
         Raises
         ------
         ValueError
-            If X, y or a parameter is invalid. The estimator then keeps its former state.
+            If an array or a parameter is invalid, or X_val is given without early stopping. The
+            estimator then keeps its former state.
         """
         if X_base is not None:
             X_base = check_array(to_array(X_base), dtype=np.float64, ensure_min_samples=2)
-        self._X_base = X_base
-        try:
-            super().fit(X, y, sample_weight)
-        finally:
-            del self._X_base
+        val = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
+        with lent(self, _X_base=X_base):
+            super().fit(X, y, sample_weight, **val)
         return self
 
     def _candidates(self, x: Tensor, generator: torch.Generator) -> dict[str, Preconditioned]:

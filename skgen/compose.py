@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from numbers import Integral, Real
 from typing import Any
 
@@ -54,7 +55,8 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
     cv : "auto", int, cross-validation generator, iterable or None, default="auto"
         How to split the rows: members are fitted to one part, and the weights come from their
         densities on the other. None is one split, an int so many folds. "auto" is five random
-        folds up to 2,000 rows, and one split of more.
+        folds up to 2,000 rows, and one split of more. Members whose ``fit`` takes ``X_val``, such
+        as those of skgen, are given the rows that a fold holds out, and hold out none of their own.
     ensemble : bool, default=True
         Whether the members of all folds are kept, with the mean of their densities; with few rows
         that is far better than any of them. False fits the members again, to all rows.
@@ -168,7 +170,9 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
             rng = check_random_state(self.random_state)
             names, members = self._members(len(X), rng)
             splits = self._splits(X, rng)
-            fitted = self._fit_members(members, X, sample_weight, [rows for rows, _ in splits])
+            # Of one split, the same few rows would both stop the members and weigh them.
+            parts = splits if len(splits) > 1 else [splits[0][:1]]
+            fitted = self._fit_members(members, X, sample_weight, parts)
             held = np.concatenate([rows for _, rows in splits])
             held_out = np.concatenate(
                 [log_densities(fitted[i], X[rows]) for i, (_, rows) in enumerate(splits)]
@@ -180,7 +184,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
                 prior="best",
             )
             if not self.ensemble:
-                fitted = self._fit_members(members, X, sample_weight, [np.arange(len(X))])
+                fitted = self._fit_members(members, X, sample_weight, [(np.arange(len(X)),)])
             self.estimators_ = [
                 each[0] if len(each) == 1 else Mean(list(each))
                 for each in zip(*fitted, strict=True)
@@ -235,13 +239,19 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         ]
 
     def _fit_members(self, members: list, X: Any, sample_weight: Any, splits: list) -> list[list]:
-        """Fitted clones of the members for each set of rows."""
-        jobs = []
-        for rows in splits:
+        """Fitted clones of the members for each set of rows to fit on and, perhaps, to validate on."""
+
+        def copies(rows):
             part = X[rows]
-            if sample_weight is not None:
-                part = part[as_frequencies(part, sample_weight[rows])]
-            jobs += [delayed(_fit)(clone(member), part) for member in members]
+            if sample_weight is None:
+                return part
+            return part[as_frequencies(part, sample_weight[rows])]
+
+        jobs = [
+            delayed(_fit)(clone(member), *map(copies, parts))
+            for parts in splits
+            for member in members
+        ]
         fitted = Parallel(n_jobs=self.n_jobs)(jobs)
         n = len(members)
         return [fitted[i : i + n] for i in range(0, len(fitted), n)]
@@ -352,5 +362,9 @@ def default_members(n_samples: int, n_features: int) -> list[tuple[str, BaseEsti
     ]
 
 
-def _fit(member: Any, X: np.ndarray) -> Any:
+def _fit(member: Any, X: np.ndarray, X_val: np.ndarray | None = None) -> Any:
+    """Fit a member, which holds out the given rows if there are some and it takes them."""
+    early = member.get_params().get("early_stopping", True)
+    if X_val is not None and early and "X_val" in signature(member.fit).parameters:
+        return member.fit(X, X_val=X_val)
     return member.fit(X)

@@ -229,18 +229,25 @@ class ConditionalFlow(TrainedFlow):
         """
         return self._complete(X_partial, random_state, n_proposals, y)
 
-    def _training_rows(self, X: np.ndarray, y: Any, sample_weight: np.ndarray | None) -> np.ndarray:
+    def _read_conditions(self, y: Any, sample_weight: np.ndarray | None) -> None:
+        if self.conditional and not (self.warm_start and hasattr(self, "module_")):
+            self._check_given(y, "y")
+            check_consistent_length(y, sample_weight)
+            self._encoder = ConditionEncoder(y, sample_weight)
+
+    def _rows_given(self, X: np.ndarray, y: Any, name: str) -> np.ndarray:
         if not self.conditional:
             return X
+        self._check_given(y, name)
+        check_consistent_length(X, y)
+        return np.column_stack([X, self._encoder(y)])
+
+    def _check_given(self, y: Any, name: str) -> None:
         if y is None:
             raise ValueError(
-                f"{type(self).__name__}(conditional=True) requires y to be passed, but the target "
-                "y is None."
+                f"{type(self).__name__}(conditional=True) requires {name} to be passed, but the "
+                f"target {name} is None."
             )
-        check_consistent_length(X, y)
-        if not (self.warm_start and hasattr(self, "module_")):
-            self._encoder = ConditionEncoder(y, sample_weight)
-        return np.column_stack([X, self._encoder(y)])
 
     def _rows(self, X: np.ndarray, y: Any) -> np.ndarray:
         conditions = self._conditions(y, len(X))

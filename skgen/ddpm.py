@@ -312,7 +312,16 @@ class DDPMGenerator(ImageDensity):
         self.verbose = verbose
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DDPMGenerator:  # type: ignore[override]
+    def fit(  # type: ignore[override]
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> DDPMGenerator:
         """Fit the chain to data, given conditions if ``conditional=True``.
 
         Parameters
@@ -323,6 +332,13 @@ class DDPMGenerator(ImageDensity):
             Conditions of the rows; ignored unless ``conditional=True``.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows. An integer weight k is the same as k copies of the row.
+        X_val : array-like of shape (n_val_samples, n_features), default=None
+            Rows to hold out in place of a random ``validation_fraction`` of X: later times or other
+            groups than those of X. Of more than 2,000, or 256 images, as many spread among them.
+        y_val : array-like of shape (n_val_samples,) or (n_val_samples, n_conditions), default=None
+            Conditions of the rows of X_val; ignored unless ``conditional=True``.
+        sample_weight_val : array-like of shape (n_val_samples,), default=None
+            Weights of the rows of X_val.
 
         Returns
         -------
@@ -332,14 +348,16 @@ class DDPMGenerator(ImageDensity):
         Raises
         ------
         ValueError
-            If X, y or a parameter is invalid. The estimator then keeps its former state.
+            If an array or a parameter is invalid, or X_val is given without early stopping. The
+            estimator then keeps its former state.
         ImportError
             If a U-Net is asked for and diffusers is not installed.
         """
+        val = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
         with unchanged_on_error(self):
             self._validate_params()
             self._read_images(X)
-            super().fit(X, y, sample_weight)
+            super().fit(X, y, sample_weight, **val)
         return self
 
     def _build_model(self, z: Tensor, generator: torch.Generator) -> Flow:

@@ -1,4 +1,4 @@
-"""What the estimators trained by gradient steps share: hold-out, trials, training."""
+"""What the estimators trained by gradient steps share: trials and training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 from tqdm import tqdm
 
-from .completion import CompletingDensity
 from .core.activations import ACTIVATIONS
 from .core.draws import FEW_FEATURES
 from .core.gaussian import standard_normal_log_prob
@@ -28,6 +27,7 @@ from .core.models import Preconditioned
 from .core.supports import Folded
 from .core.training import History, Plan, Trainer
 from .gaussian_mixtures import FEW_ROWS
+from .held_out import MAX_HELD_OUT, HeldOutDensity
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -37,19 +37,18 @@ except ImportError:  # scikit-learn < 1.9
         """Stands in where scikit-learn has no callbacks."""
 
 
-MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
 SHORTEST_ROUND = 25  # steps between two looks at the held-out rows
 MAX_SPREAD = 100_000  # rows that copies of rows with whole numbers may add up to
 
 
-class TrainedDensity(CallbackSupportMixin, CompletingDensity):
+class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
     """Base of the densities trained by gradient steps.
 
     A subclass builds its model in `_build_model`.
     """
 
     _parameter_constraints: dict = {
-        **CompletingDensity._parameter_constraints,
+        **HeldOutDensity._parameter_constraints,
         "hidden_layer_sizes": ["array-like"],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -58,8 +57,6 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
         "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
     }
@@ -150,24 +147,6 @@ class TrainedDensity(CallbackSupportMixin, CompletingDensity):
     def _by_features(self, settings: tuple[int, int]) -> int:
         few, more = settings
         return few if self.n_features_in_ <= FEW_FEATURES else more
-
-    @property
-    def _max_held_out(self) -> int:
-        return MAX_HELD_OUT
-
-    def _hold_out(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Split the rows, in random order, into those trained on and those held out."""
-        if not self.early_stopping:
-            return x, None
-        n_held = min(max(1, round(len(x) * self.validation_fraction)), self._max_held_out)
-        if len(x) - n_held < 2:
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction} of {len(x)} rows leaves "
-                f"{len(x) - n_held} to train on; 2 are needed. Reduce it or set "
-                "early_stopping=False."
-            )
-        order = torch.randperm(len(x), generator=generator, device=x.device)
-        return x[order[n_held:]], x[order[:n_held]]
 
     def _candidates(self, x: Tensor, generator: torch.Generator) -> dict[str, Preconditioned]:
         """Untrained models behind their fitted preconditioners, or the fitted one to continue."""

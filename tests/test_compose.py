@@ -85,6 +85,37 @@ def test_few_rows_take_five_folds(n, n_folds):
         assert np.ptp([each.mean_[0] for each in member.estimators_]) < 0.1
 
 
+class Recorder(GaussianMLE):
+    """Keeps the rows it was fitted on and those it was given to validate on."""
+
+    def __init__(self, early_stopping=True):
+        super().__init__()
+        self.early_stopping = early_stopping
+
+    def fit(self, X, y=None, sample_weight=None, *, X_val=None):
+        super().fit(X, y, sample_weight)
+        self.seen_, self.held_ = X, X_val
+        return self
+
+
+def test_members_get_the_rows_held_out():
+    members = [("takes", Recorder()), ("is_not_stopped", Recorder(early_stopping=False))]
+    rows, weight = X[:60], np.arange(60) % 3 + 1
+    stack = StackedDensity(estimators=[*members, ("plain", GaussianMLE())], random_state=0)
+    for sample_weight in (None, weight):
+        stack.fit(rows, sample_weight=sample_weight)
+        copies = rows if sample_weight is None else rows.repeat(weight, 0)
+        for each in stack.named_estimators_["takes"].estimators_:
+            both = np.concatenate([each.seen_, each.held_])
+            assert_array_equal(both[np.lexsort(both.T)], copies[np.lexsort(copies.T)])
+            assert not set(map(tuple, each.seen_)) & set(map(tuple, each.held_))
+        for each in stack.named_estimators_["is_not_stopped"].estimators_:
+            assert each.held_ is None
+    for parameters in ({"ensemble": False}, {"cv": None}):  # fitted again; one split
+        stack = StackedDensity(estimators=members, random_state=0, **parameters).fit(rows)
+        assert stack.estimators_[0].held_ is None
+
+
 def test_given_estimators_are_not_fitted():
     members = cheap_members()
     StackedDensity(estimators=members, random_state=0).fit(X)

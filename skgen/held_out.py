@@ -1,0 +1,110 @@
+"""How the trained densities hold rows out, at random or those that `fit` is given."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from .base import as_frequencies, check_weights, lent, to_array
+from .completion import CompletingDensity
+from .supports import check_supported
+
+MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
+
+
+class HeldOutDensity(CompletingDensity):
+    """Base of the densities that are chosen by the log-likelihood of rows held out."""
+
+    _parameter_constraints: dict = {
+        **CompletingDensity._parameter_constraints,
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    }
+
+    _held_out: tuple[Any, Any, Any] = None, None, None  # X_val, y_val and weights of a fit
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> HeldOutDensity:
+        """Fit the density to data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows: an array, a frame, a list or a torch tensor of finite numbers.
+        y : None
+            Ignored; present for compatibility with pipelines.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. An integer weight k is the same as k copies of the row.
+        X_val : array-like of shape (n_val_samples, n_features), default=None
+            Rows to hold out in place of a random ``validation_fraction`` of X: later times or other
+            groups than those of X. Of more than 2,000, as many spread among them.
+        y_val : None
+            Ignored, as y is.
+        sample_weight_val : array-like of shape (n_val_samples,), default=None
+            Weights of the rows of X_val.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If an array or a parameter is invalid, or X_val is given without early stopping. The
+            estimator then keeps its former state.
+        """
+        with lent(self, _held_out=(X_val, y_val, sample_weight_val)):
+            super().fit(X, y, sample_weight)
+        return self
+
+    @property
+    def _max_held_out(self) -> int:
+        return MAX_HELD_OUT
+
+    def _hold_out(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Split the rows, in random order, into those trained on and those held out."""
+        given = self._given_held_out(x.device)
+        if not self.early_stopping or given is not None:
+            return x, given
+        n_held = min(max(1, round(len(x) * self.validation_fraction)), self._max_held_out)
+        if len(x) - n_held < 2:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} of {len(x)} rows leaves "
+                f"{len(x) - n_held} to train on; 2 are needed. Reduce it or set "
+                "early_stopping=False."
+            )
+        order = torch.randperm(len(x), generator=generator, device=x.device)
+        return x[order[n_held:]], x[order[:n_held]]
+
+    def _given_held_out(self, device: torch.device) -> Tensor | None:
+        """Rows of X_val, in order and as often as they weigh, or None."""
+        X, y, sample_weight = self._held_out
+        if X is None:
+            if y is not None or sample_weight is not None:
+                raise ValueError("y_val and sample_weight_val belong to X_val, which is None.")
+            return None
+        if not self.early_stopping:
+            raise ValueError("X_val is to stop early by, but early_stopping=False.")
+        X = validate_data(self, to_array(X), dtype=np.float64, reset=False)
+        rows = self._rows_given(X, y, "y_val")
+        if sample_weight is not None:
+            sample_weight = check_weights(sample_weight, X, 1, "sample_weight_val")
+        x = torch.tensor(rows[as_frequencies(rows, sample_weight)], device=device)
+        check_supported(self, self._supports, x)
+        n = min(len(x), self._max_held_out)
+        return x[torch.linspace(0, len(x) - 1, n, dtype=torch.float64).round().long()]

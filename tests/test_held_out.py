@@ -1,0 +1,128 @@
+"""Rows to validate on that `fit` is given: X_val, y_val and sample_weight_val."""
+
+import numpy as np
+import pytest
+import sklearn
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skgen.held_out import MAX_HELD_OUT
+from skgen.mixing import mixture_weights
+
+from .estimators import cheap_coupling, cheap_diffusion, cheap_flow, two_clusters
+
+X, V = two_clusters(100), two_clusters(40, seed=1)
+KINDS = pytest.mark.parametrize("cheap", [cheap_coupling, cheap_diffusion, cheap_flow])
+
+
+@KINDS
+def test_scores_are_of_the_given_rows(cheap):
+    density = cheap(preconditioning="standardize", max_iter=40).fit(X, X_val=V)
+    with torch.no_grad():
+        log_probs = density.module_.component_log_probs(torch.tensor(V))[:, [0, 2, 3]]
+    floor = torch.tensor([1, 1e-3, 1e-3], dtype=torch.float64).log()
+    score = float((log_probs + floor).logsumexp(1).mean())
+    assert score == pytest.approx(density.best_validation_score_, abs=0.01)
+    far = cheap(preconditioning="standardize", max_iter=40).fit(X, X_val=V + 50)
+    assert far.best_validation_score_ < density.best_validation_score_ - 5
+
+
+@KINDS
+def test_all_rows_are_trained_on(cheap):
+    density = cheap(validation_fraction=0.99)
+    with pytest.raises(ValueError, match="leaves 1 to train on"):
+        clone(density).fit(X)
+    density.fit(X, X_val=V)
+    assert vars(density).keys() == vars(cheap().fit(X)).keys()
+    # The Gaussian of the defence is fitted to all of X and to nothing else.
+    mean = density._mixture.components[3].mean
+    assert_allclose(mean, X.mean(0), rtol=1e-6)
+
+
+@KINDS
+def test_the_weights_of_the_mixture_come_from_the_given_rows(cheap):
+    density = cheap().fit(X, X_val=V)
+    with torch.no_grad():
+        columns = density.module_.component_log_probs(torch.tensor(V)).numpy()
+    prior = np.ones(columns.shape[1])
+    prior[2:4] = 0
+    expected = mixture_weights(columns, None, density.defensive_weight, prior)
+    assert_allclose(density.mixture_weights_, expected, atol=1e-4)
+
+
+@KINDS
+def test_order_and_copies_do_not_matter(cheap):
+    weight = np.arange(40) % 3
+    weighted = cheap().fit(X, X_val=V, sample_weight_val=weight)
+    copied = cheap().fit(X, X_val=V.repeat(weight, 0)[::-1].tolist())
+    assert weighted.validation_scores_ == copied.validation_scores_
+    assert_array_equal(weighted.score_samples(V), copied.score_samples(V))
+
+
+def test_many_rows_are_thinned():
+    flow = cheap_flow(max_iter=4).fit(X, X_val=two_clusters(3 * MAX_HELD_OUT + 1))
+    fewer = cheap_flow(max_iter=4).fit(X, X_val=two_clusters(MAX_HELD_OUT))
+    assert flow.best_validation_score_ == pytest.approx(fewer.best_validation_score_, abs=0.1)
+
+
+def test_conditions_of_the_given_rows():
+    rng = np.random.RandomState(0)
+    y, y_val = rng.randint(2, size=(300, 1)), rng.randint(2, size=(200, 1))
+    rows, rows_val = y * 6 + rng.normal(size=(300, 1)), y_val * 6 + rng.normal(size=(200, 1))
+    density = cheap_flow(conditional=True, max_iter=60)
+    right = clone(density).fit(rows, y[:, 0], X_val=rows_val, y_val=y_val)
+    wrong = clone(density).fit(rows, y[:, 0], X_val=rows_val, y_val=1 - y_val)
+    assert right.best_validation_score_ > wrong.best_validation_score_ + 0.5
+    for arguments, message in [
+        ({"X_val": rows_val}, "requires y_val to be passed"),
+        ({"X_val": rows_val, "y_val": y_val[:7]}, "inconsistent numbers of samples"),
+        ({"X_val": rows_val, "y_val": y_val + 5}, r"has the categories \[5.0, 6.0\]"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            density.fit(rows, y, **arguments)
+
+
+def test_discrete_rows_are_spread():
+    counts = np.random.RandomState(0).poisson(3.0, size=(400, 1))
+    density = cheap_coupling(discrete=[0], max_iter=60).fit(counts[:300], X_val=counts[300:])
+    # An atom's logarithm, were the rows not spread, would be beyond all measure.
+    assert density.best_validation_score_ == pytest.approx(density.score(counts[300:]), abs=0.3)
+
+
+@pytest.mark.parametrize(
+    "parameters, arguments, message",
+    [
+        ({"early_stopping": False}, {"X_val": V}, "X_val is to stop early by"),
+        ({}, {"y_val": V[:, 0]}, "belong to X_val, which is None"),
+        ({}, {"sample_weight_val": np.ones(40)}, "belong to X_val, which is None"),
+        ({}, {"X_val": V[:, :1]}, "X has 1 features"),
+        ({}, {"X_val": np.full((3, 2), np.nan)}, "contains NaN"),
+        ({}, {"X_val": V[:0]}, "minimum of 1 is required"),
+        (
+            {},
+            {"X_val": V, "sample_weight_val": np.zeros(40)},
+            "sample_weight_val is positive for 0|at least one non-zero",
+        ),
+        ({}, {"X_val": V, "sample_weight_val": -np.ones(40)}, "Negative values"),
+        ({"bounds": {0: (-50, 50)}}, {"X_val": V + 60}, "must be within its bounds"),
+    ],
+)
+def test_bad_input(parameters, arguments, message):
+    density = cheap_coupling().fit(X)
+    before = density.score_samples(V)
+    with pytest.raises(ValueError, match=message):
+        density.set_params(**parameters).fit(X, **arguments)
+    assert_array_equal(density.score_samples(V), before)
+
+
+def test_through_a_pipeline():
+    with sklearn.config_context(enable_metadata_routing=True):
+        density = cheap_coupling().set_fit_request(X_val=True)
+        steps = [("scale", StandardScaler()), ("density", density)]
+        pipe = Pipeline(steps, transform_input=["X_val"]).fit(X, X_val=V)
+    scaler = StandardScaler().fit(X)
+    alone = cheap_coupling().fit(scaler.transform(X), X_val=scaler.transform(V))
+    assert pipe[-1].validation_scores_ == alone.validation_scores_
