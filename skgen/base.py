@@ -17,10 +17,11 @@ from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._set_output import _get_output_config
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from .core.interfaces import Density
+from .weights import check_weights, weighted_mean
 
 # Rows a pass, fewer where they have many columns, which bounds memory; flows divide them further.
 CHUNK_ROWS, CHUNK_NUMBERS = 2**14, 2**21
@@ -258,47 +259,6 @@ def check_n_samples(n_samples: Any) -> None:
     """Raise ValueError unless a positive whole number of rows is asked for."""
     if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
         raise ValueError(f"n_samples must be an int of at least 1, got {n_samples!r}.")
-
-
-def check_weights(
-    sample_weight: Any, X: np.ndarray, least: int = 2, name: str = "sample_weight"
-) -> np.ndarray:
-    """Weights of rows as float64; refuses them unless some, two for training, are positive."""
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    if (weight > 0).sum() < least:
-        raise ValueError(
-            f"{name} is positive for {(weight > 0).sum()} row(s); at least {least} are needed."
-        )
-    return weight
-
-
-def weighted_mean(values: np.ndarray, sample_weight: Any) -> float:
-    """Mean as a Python float; refuses weights that do not fit."""
-    values = values.astype(np.float64)
-    if sample_weight is None:
-        return float(values.mean())
-    weight = _check_sample_weight(
-        sample_weight, values[:, None], dtype=np.float64, ensure_non_negative=True
-    )
-    return float(np.average(values, weights=weight))
-
-
-def as_frequencies(X: np.ndarray, sample_weight: Any) -> np.ndarray:
-    """Indices of the rows in lexicographic order, each as often as its weight says.
-
-    With that, a weight k is exactly the same as k copies, and the order of the rows of X has no
-    influence. Fractional weights are scaled to four copies a row on average and rounded
-    systematically: the number of copies of any run of rows is off by less than one.
-    """
-    order = np.lexsort(X.T[::-1])
-    if sample_weight is None:
-        return order
-    weight = np.asarray(sample_weight, dtype=np.float64)[order]
-    if (weight != weight.round()).any():
-        weight = weight * (4 * len(weight) / weight.sum())
-    ends = np.cumsum(weight)
-    copies = np.searchsorted(ends, np.arange(round(ends[-1])) + 0.5)
-    return order[np.minimum(copies, len(order) - 1)]
 
 
 def draw_rows(density: Any, n_samples: int, seed: int) -> np.ndarray:

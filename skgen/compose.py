@@ -19,9 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .base import (
     MeanScoreMixin,
-    as_frequencies,
     check_n_samples,
-    check_weights,
     refuse_constant_columns,
     to_array,
     unchanged_on_error,
@@ -32,6 +30,7 @@ from .gaussian_mixtures import FEW_ROWS, FORMS, FORMS_OF_FEW, N_FOLDS, candidate
 from .members import Mean, Standardized, draw, log_densities
 from .mixing import mixture_weights
 from .realnvp import RealNVPDensity
+from .weights import as_frequencies, check_weights
 
 
 class StackedDensity(MeanScoreMixin, _BaseComposition):
@@ -239,16 +238,10 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         ]
 
     def _fit_members(self, members: list, X: Any, sample_weight: Any, splits: list) -> list[list]:
-        """Fitted clones of the members for each set of rows to fit on and, perhaps, to validate on."""
-
-        def copies(rows):
-            part = X[rows]
-            if sample_weight is None:
-                return part
-            return part[as_frequencies(part, sample_weight[rows])]
-
+        """Fitted clones of the members for each of the rows to fit on and, perhaps, to hold out."""
+        weight = np.ones(len(X)) if sample_weight is None else sample_weight
         jobs = [
-            delayed(_fit)(clone(member), *map(copies, parts))
+            delayed(_fit)(clone(member), *((X[rows], weight[rows]) for rows in parts))
             for parts in splits
             for member in members
         ]
@@ -362,9 +355,16 @@ def default_members(n_samples: int, n_features: int) -> list[tuple[str, BaseEsti
     ]
 
 
-def _fit(member: Any, X: np.ndarray, X_val: np.ndarray | None = None) -> Any:
-    """Fit a member, which holds out the given rows if there are some and it takes them."""
-    early = member.get_params().get("early_stopping", True)
-    if X_val is not None and early and "X_val" in signature(member.fit).parameters:
-        return member.fit(X, X_val=X_val)
-    return member.fit(X)
+def _fit(member: Any, train: tuple, held_out: tuple | None = None) -> Any:
+    """Fit a member to rows with weights, and let it hold out given ones if it takes some."""
+    takes, (X, weight) = signature(member.fit).parameters, train
+    kwargs = {}
+    if (weight != 1).any():
+        if "sample_weight" in takes:
+            kwargs["sample_weight"] = weight
+        else:
+            X = X[as_frequencies(X, weight)]
+    stops = "X_val" in takes and member.get_params().get("early_stopping", True)
+    if stops and held_out is not None and held_out[1].any():
+        kwargs["X_val"] = held_out[0][as_frequencies(*held_out)]
+    return member.fit(X, **kwargs)

@@ -8,8 +8,9 @@ import numpy as np
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.validation import check_consistent_length
 
-from .base import to_array, weighted_mean
+from .base import to_array
 from .trained_flow import TrainedFlow
+from .weights import weighted_mean
 
 MAX_KEPT = 2**14  # encoded training conditions, to draw from where none are given
 MAX_CATEGORIES = 20  # different values of a column of whole numbers that is taken as categories

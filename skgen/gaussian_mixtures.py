@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .core.gaussian import NormalMixture
 from .mixing import mixture_weights
+from .weights import runs
 
 # Covariance types, and the variances added to their diagonals in units of the columns' own.
 FORMS = [("full", 1e-6), ("tied", 1e-6)]
@@ -87,14 +88,13 @@ def fit_sized_mixtures(seed: int, z: Tensor) -> NormalMixture:
     Their weights maximise the likelihood of the tenth left out. Copies of a row, such as weights
     make, stay together: else mixtures would be praised for learning them by heart.
     """
-    rows, seed = z.cpu().numpy(), seed % 2**32
-    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    sizes = sorted({mixture_size(len(first), z.shape[1], most) for most in SIZES_OF_DEFENCE})
+    rows, copies = _distinct(z)
+    sizes = sorted({mixture_size(len(rows), z.shape[1], most) for most in SIZES_OF_DEFENCE})
     if len(sizes) == 1:
         return fit_gaussian_mixture(seed, sizes[0], z)
-    copies = np.bincount(first[inverse.ravel()], minlength=len(rows))
-    parts = train_test_split(np.sort(first), test_size=0.1, random_state=seed)
-    some, others = (np.repeat(rows[part], copies[part], axis=0) for part in parts)
+    seed = seed % 2**32
+    parts = train_test_split(np.arange(len(rows)), test_size=0.1, random_state=seed)
+    some, others = (rows[part].repeat(copies[part], axis=0) for part in parts)
     fitted = [_unfitted(k, seed).set_params(max_iter=EM_STEPS).fit(some) for k in sizes]
     held_out = np.column_stack([mixture.score_samples(others) for mixture in fitted])
     return _joined(fitted, mixture_weights(held_out, floor=0.0, tol=1e-5)).to(z.device)
@@ -105,18 +105,26 @@ def fit_stacked_mixtures(seed: int, z: Tensor) -> NormalMixture:
 
     The weights of the sizes and forms maximise the likelihood of the fifths left out.
     """
-    rows, kinds = z.cpu().numpy(), list(candidates(len(z), z.shape[1], FORMS_OF_DEFENCE).values())
+    rows, copies = _distinct(z)
+    kinds = list(candidates(len(rows), z.shape[1], FORMS_OF_DEFENCE).values())
     if len(rows) < 2 * N_FOLDS:
         return fit_gaussian_mixture(seed, 1, z)
     held_out, fitted = np.empty((len(rows), len(kinds))), []
     folds = KFold(N_FOLDS, shuffle=True, random_state=seed % 2**32)
     for fold, (some, others) in enumerate(folds.split(rows)):
+        part = rows[some].repeat(copies[some], axis=0)
         for k, kind in enumerate(kinds):
-            mixture = clone(kind).set_params(random_state=(seed + fold) % 2**32).fit(rows[some])
+            mixture = clone(kind).set_params(random_state=(seed + fold) % 2**32).fit(part)
             held_out[others, k] = mixture.score_samples(rows[others])
             fitted.append(mixture)
-    weights = np.tile(mixture_weights(held_out, floor=0.0, tol=1e-5), N_FOLDS) / N_FOLDS
-    return _joined(fitted, weights).to(z.device)
+    weights = mixture_weights(held_out, copies, floor=0.0, tol=1e-5)
+    return _joined(fitted, np.tile(weights, N_FOLDS) / N_FOLDS).to(z.device)
+
+
+def _distinct(z: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Rows without the copies that follow them, and how many copies of each there are."""
+    _, first, copies = np.unique(runs(z).cpu(), return_index=True, return_counts=True)
+    return z.cpu().numpy()[first], copies
 
 
 def _joined(mixtures: Iterable[GaussianMixture], weights: Iterable[float]) -> NormalMixture:

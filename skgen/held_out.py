@@ -11,11 +11,13 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from .base import as_frequencies, check_weights, lent, to_array
+from .base import lent, to_array
 from .completion import CompletingDensity
 from .supports import check_supported
+from .weights import as_frequencies, check_weights, runs
 
 MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
+MOST_TIES = 10  # copies of a row on average; more equal rows have columns of few values
 
 
 class HeldOutDensity(CompletingDensity):
@@ -76,20 +78,41 @@ class HeldOutDensity(CompletingDensity):
     def _max_held_out(self) -> int:
         return MAX_HELD_OUT
 
-    def _hold_out(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    def _hold_out(
+        self, x: Tensor, weighted: bool, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
         """Split the rows, in random order, into those trained on and those held out."""
         given = self._given_held_out(x.device)
         if not self.early_stopping or given is not None:
             return x, given
-        n_held = min(max(1, round(len(x) * self.validation_fraction)), self._max_held_out)
-        if len(x) - n_held < 2:
+        labels = self._kept_together(x, weighted)
+        n_groups, most = int(labels[-1]) + 1, self._max_held_out
+        n_held = min(max(1, round(n_groups * self.validation_fraction)), most)
+        if n_groups - n_held < 2:
             raise ValueError(
-                f"validation_fraction={self.validation_fraction} of {len(x)} rows leaves "
-                f"{len(x) - n_held} to train on; 2 are needed. Reduce it or set "
+                f"validation_fraction={self.validation_fraction} of {n_groups} rows leaves "
+                f"{n_groups - n_held} to train on; 2 are needed. Reduce it or set "
                 "early_stopping=False."
             )
-        order = torch.randperm(len(x), generator=generator, device=x.device)
-        return x[order[n_held:]], x[order[:n_held]]
+        order = torch.randperm(n_groups, generator=generator, device=x.device)
+        places = order.argsort()[labels]
+        x, n_held = x[places.argsort(stable=True)], int((places < n_held).sum())
+        return x[n_held:], _thinned(x[:n_held], most)
+
+    def _kept_together(self, x: Tensor, weighted: bool) -> Tensor:
+        """Group of each row in order: copies of one, which weights make, are held out together.
+
+        Rows that are equal since their columns have few values are independent, and so is each
+        copy of a row that outweighs the rows to hold out.
+        """
+        labels, alone = runs(x), torch.arange(len(x), device=x.device)
+        many = len(x) > MOST_TIES * (int(labels[-1]) + 1)
+        if len(self._supports.discrete) == self.n_features_in_ or (many and not weighted):
+            return alone
+        heavy = labels.bincount() > max(1, round(len(x) * self.validation_fraction))
+        return torch.where(heavy[labels], len(x) + alone, labels).unique_consecutive(
+            return_inverse=True
+        )[1]
 
     def _given_held_out(self, device: torch.device) -> Tensor | None:
         """Rows of X_val, in order and as often as they weigh, or None."""
@@ -106,5 +129,10 @@ class HeldOutDensity(CompletingDensity):
             sample_weight = check_weights(sample_weight, X, 1, "sample_weight_val")
         x = torch.tensor(rows[as_frequencies(rows, sample_weight)], device=device)
         check_supported(self, self._supports, x)
-        n = min(len(x), self._max_held_out)
-        return x[torch.linspace(0, len(x) - 1, n, dtype=torch.float64).round().long()]
+        return _thinned(x, self._max_held_out)
+
+
+def _thinned(x: Tensor, most: int) -> Tensor:
+    """All rows, or as many spread evenly among them."""
+    n = min(len(x), most)
+    return x[torch.linspace(0, len(x) - 1, n, dtype=torch.float64).round().long()]

@@ -35,9 +35,10 @@ class Standardized(MeanScoreMixin, BaseEstimator):
     def __init__(self, estimator):
         self.estimator = estimator
 
-    def fit(self, X, y=None):
-        self.scaler_ = StandardScaler().fit(X)
-        self.estimator_ = clone(self.estimator).fit(self.scaler_.transform(X))
+    def fit(self, X, y=None, sample_weight=None):
+        self.scaler_ = StandardScaler().fit(X, sample_weight=sample_weight)
+        rows = self.scaler_.transform(X)
+        self.estimator_ = clone(self.estimator).fit(rows, sample_weight=sample_weight)
         return self
 
     def score_samples(self, X):

@@ -16,6 +16,7 @@ from skgen import FlowMatchingDensity, GaussianMLE
 from skgen.compose import StackedDensity, default_members
 from skgen.datasets import TwoMoons
 from skgen.mixing import mixture_weights
+from skgen.weights import as_frequencies
 
 from .estimators import cheap_coupling, cheap_flow, cheap_members, two_clusters
 
@@ -86,7 +87,7 @@ def test_few_rows_take_five_folds(n, n_folds):
 
 
 class Recorder(GaussianMLE):
-    """Keeps the rows it was fitted on and those it was given to validate on."""
+    """Keeps the rows it was fitted on, with their weights, and those it was to hold out."""
 
     def __init__(self, early_stopping=True):
         super().__init__()
@@ -94,7 +95,8 @@ class Recorder(GaussianMLE):
 
     def fit(self, X, y=None, sample_weight=None, *, X_val=None):
         super().fit(X, y, sample_weight)
-        self.seen_, self.held_ = X, X_val
+        weight = np.ones(len(X)) if sample_weight is None else sample_weight
+        self.seen_, self.held_ = np.column_stack([X, weight]), X_val
         return self
 
 
@@ -104,11 +106,11 @@ def test_members_get_the_rows_held_out():
     stack = StackedDensity(estimators=[*members, ("plain", GaussianMLE())], random_state=0)
     for sample_weight in (None, weight):
         stack.fit(rows, sample_weight=sample_weight)
-        copies = rows if sample_weight is None else rows.repeat(weight, 0)
+        expected = np.column_stack([rows, np.ones(60) if sample_weight is None else weight])
         for each in stack.named_estimators_["takes"].estimators_:
-            both = np.concatenate([each.seen_, each.held_])
-            assert_array_equal(both[np.lexsort(both.T)], copies[np.lexsort(copies.T)])
-            assert not set(map(tuple, each.seen_)) & set(map(tuple, each.held_))
+            held, copies = np.unique(each.held_, axis=0, return_counts=True)
+            both = np.concatenate([each.seen_, np.column_stack([held, copies])])
+            assert_array_equal(both[np.lexsort(both.T)], expected[np.lexsort(expected.T)])
         for each in stack.named_estimators_["is_not_stopped"].estimators_:
             assert each.held_ is None
     for parameters in ({"ensemble": False}, {"cv": None}):  # fitted again; one split
@@ -198,6 +200,19 @@ def test_weights_that_leave_no_held_out_row():
     folds = [(np.arange(400), np.arange(400, 600))]
     stack = StackedDensity(estimators=cheap_members(), cv=folds).fit(X, sample_weight=weight)
     assert_allclose(stack.weights_, 1 / 3)
+    stack = StackedDensity(estimators=[("takes", Recorder())], cv=folds * 2)
+    (member,) = stack.fit(X, sample_weight=weight).estimators_
+    assert [each.held_ for each in member.estimators_] == [None, None]
+
+
+def test_the_mixtures_of_a_stack_know_the_weights():
+    rows, test = np.random.RandomState(0).normal(size=(2, 300, 3))
+    weight = np.random.RandomState(1).uniform(0.5, 1.5, 300)
+    (_, mixtures), *_ = default_members(300, 3)
+    weighted = clone(mixtures).fit(rows, sample_weight=weight)
+    assert weighted.score(test) > clone(mixtures).fit(rows).score(test) - 0.02
+    copied = clone(mixtures).fit(rows[as_frequencies(rows, weight)])  # learnt by heart
+    assert copied.score(test) < weighted.score(test) - 0.003
 
 
 def test_nested_parameters():

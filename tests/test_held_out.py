@@ -1,4 +1,4 @@
-"""Rows to validate on that `fit` is given: X_val, y_val and sample_weight_val."""
+"""Rows held out: which, at random, and those that `fit` is given as X_val."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,9 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skgen.held_out import MAX_HELD_OUT
+from skgen.held_out import MAX_HELD_OUT, HeldOutDensity
 from skgen.mixing import mixture_weights
+from skgen.weights import as_frequencies
 
 from .estimators import cheap_coupling, cheap_diffusion, cheap_flow, two_clusters
 
@@ -116,6 +117,59 @@ def test_bad_input(parameters, arguments, message):
     with pytest.raises(ValueError, match=message):
         density.set_params(**parameters).fit(X, **arguments)
     assert_array_equal(density.score_samples(V), before)
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Function that fits a density and returns the rows trained on and those held out."""
+
+    def fitted(density, rows, **arguments):
+        kept, split = [], HeldOutDensity._hold_out
+
+        def watched(*args):
+            kept.append(split(*args))
+            return kept[-1]
+
+        with monkeypatch.context() as patched:
+            patched.setattr(HeldOutDensity, "_hold_out", watched)
+            density.fit(rows, **arguments)
+        return [{tuple(row) for row in part.tolist()} for part in kept[0]], map(len, kept[0])
+
+    return fitted
+
+
+@pytest.mark.parametrize("weight", [np.full(100, 3), np.random.RandomState(0).uniform(0.5, 1, 100)])
+def test_copies_of_a_row_are_held_out_together(parts, weight):
+    (trained, held), (n_trained, n_held) = parts(cheap_coupling(), X, sample_weight=weight)
+    assert len(trained) == 90 and len(held) == 10 and not trained & held
+    assert n_trained > 200 and n_held > 20
+    rows = X[as_frequencies(X, weight)]
+    assert parts(cheap_coupling(), rows)[0] == [trained, held]
+
+
+def test_equal_rows_of_few_values_are_independent(parts):
+    values = np.random.RandomState(0).randint(4, size=(600, 2)).astype(float)
+    for density, arguments in [
+        (cheap_coupling(), {}),  # 16 different rows
+        (cheap_coupling(discrete=[0, 1]), {"sample_weight": np.arange(600) % 2 + 1}),
+    ]:
+        (trained, held), _ = parts(density, values, **arguments)
+        assert len(trained) == 16 and held <= trained
+
+
+def test_a_row_that_outweighs_all_others_is_split(parts):
+    weight = np.ones(100)
+    weight[0] = 200
+    (trained, held), (n_trained, n_held) = parts(cheap_coupling(), X, sample_weight=weight)
+    assert tuple(X[0]) in trained & held and n_held == 30 and n_trained == 269
+
+
+def test_weights_of_few_rows_do_not_make_a_density_learn_them_by_heart():
+    rows, test = np.random.RandomState(0).normal(size=(2, 200, 8))
+    weight = np.random.RandomState(1).uniform(0.5, 1.5, 200)
+    for density in (cheap_coupling(max_iter=300), cheap_flow(max_iter=300)):
+        without = clone(density).fit(rows).score(test)
+        assert clone(density).fit(rows, sample_weight=weight).score(test) > without - 0.3
 
 
 def test_through_a_pipeline():

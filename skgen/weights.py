@@ -1,0 +1,61 @@
+"""Weights of rows, and the copies of rows that they stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.validation import _check_sample_weight
+from torch import Tensor
+
+COPIES = 4  # of a row, on average, that fractional weights stand for
+MOST_COPIES = 100  # on average, that whole weights may stand for
+
+
+def check_weights(
+    sample_weight: Any, X: np.ndarray, least: int = 2, name: str = "sample_weight"
+) -> np.ndarray:
+    """Weights of rows as float64; refuses them unless some, two for training, are positive."""
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if (weight > 0).sum() < least:
+        raise ValueError(
+            f"{name} is positive for {(weight > 0).sum()} row(s); at least {least} are needed."
+        )
+    return weight
+
+
+def weighted_mean(values: np.ndarray, sample_weight: Any) -> float:
+    """Mean as a Python float; refuses weights that do not fit."""
+    values = values.astype(np.float64)
+    if sample_weight is None:
+        return float(values.mean())
+    weight = _check_sample_weight(
+        sample_weight, values[:, None], dtype=np.float64, ensure_non_negative=True
+    )
+    return float(np.average(values, weights=weight))
+
+
+def as_frequencies(X: np.ndarray, sample_weight: Any) -> np.ndarray:
+    """Indices of the rows in lexicographic order, each as often as its weight says.
+
+    With that, a weight k is exactly the same as k copies, and the order of the rows of X has no
+    influence. Fractional weights, and whole ones beyond `MOST_COPIES`, are scaled to `COPIES` a row
+    on average and rounded systematically: the number of copies of any run of rows is off by less
+    than one.
+    """
+    order = np.lexsort(X.T[::-1])
+    if sample_weight is None:
+        return order
+    weight = np.asarray(sample_weight, dtype=np.float64)[order]
+    if (weight != weight.round()).any() or weight.mean() > MOST_COPIES:
+        weight = weight * (COPIES * len(weight) / weight.sum())
+    ends = np.cumsum(weight)
+    copies = np.searchsorted(ends, np.arange(round(ends[-1])) + 0.5)
+    return order[np.minimum(copies, len(order) - 1)]
+
+
+def runs(rows: Tensor) -> Tensor:
+    """Number (n,) of the run of equal rows that each belongs to: copies follow one another."""
+    changed = (rows[1:] != rows[:-1]).any(1)
+    return torch.cat([changed.new_zeros(1, dtype=torch.int64), changed.cumsum(0)])
