@@ -28,7 +28,7 @@ from .gaussian_mixtures import (
 )
 from .mixing import mixture_weights
 from .supports import Supports, check_supported, declared_supports
-from .weights import as_frequencies, runs
+from .weights import as_frequencies, n_distinct
 
 MAX_MIXTURE_ROWS = 20_000  # for the Gaussian mixture, which no longer gains from more
 
@@ -135,7 +135,7 @@ class DefendedDensity(BaseDensity):
         z, conditions = density.precondition(some)[0].split([d, x_train.shape[1] - d], dim=1)
         start = fit_categories(z, conditions, normal, max(self.reg_covar, 1e-9))
         bijection, fit = density.bijection, fit_sized_mixtures
-        if int(runs(z)[-1]) < FEW_ROWS and x_held is not None:
+        if n_distinct(z) <= FEW_ROWS and x_held is not None:
             # Not behind Gaussianised columns: they would carry its tails far beyond all rows.
             bijection, fit = self._preconditioner("standardize", some[:, :d]), fit_stacked_mixtures
             z = bijection(some[:, :d])[0]

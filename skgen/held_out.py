@@ -14,7 +14,7 @@ from torch import Tensor
 from .base import lent, to_array
 from .completion import CompletingDensity
 from .supports import check_supported
-from .weights import as_frequencies, check_weights, runs
+from .weights import as_frequencies, check_weights, n_distinct, runs
 
 MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
 MOST_TIES = 10  # copies of a row on average; more equal rows have columns of few values
@@ -106,7 +106,7 @@ class HeldOutDensity(CompletingDensity):
         copy of a row that outweighs the rows to hold out.
         """
         labels, alone = runs(x), torch.arange(len(x), device=x.device)
-        many = len(x) > MOST_TIES * (int(labels[-1]) + 1)
+        many = len(x) > MOST_TIES * n_distinct(x)
         if len(self._supports.discrete) == self.n_features_in_ or (many and not weighted):
             return alone
         heavy = labels.bincount() > max(1, round(len(x) * self.validation_fraction))

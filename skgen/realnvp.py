@@ -19,6 +19,7 @@ from .core.interfaces import Density
 from .core.transformers import Affine, RationalQuadratic
 from .gaussian_mixtures import FEW_ROWS, fit_gaussian_mixture, mixture_size
 from .trained_flow import TrainedFlow
+from .weights import n_distinct
 
 # Share of the hidden units that training leaves out, by the most rows that it is for.
 DROPOUT = {500: 0.5, FEW_ROWS: 0.1, math.inf: 0.05}
@@ -239,7 +240,7 @@ class RealNVPDensity(TrainedFlow):
     def _build_model(self, z: Tensor, generator: torch.Generator) -> CouplingFlow:
         d, sizes, dropout = z.shape[1], self._hidden_layer_sizes(), self.dropout
         if dropout == "auto":
-            dropout = next(share for most, share in DROPOUT.items() if len(z) <= most)
+            dropout = next(share for most, share in DROPOUT.items() if n_distinct(z) <= most)
         layers: list[Layer] = []
         for k in range(self.n_blocks):
             if self.linear == "lu":

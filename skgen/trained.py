@@ -28,7 +28,7 @@ from .core.supports import Folded
 from .core.training import History, Plan, Trainer
 from .gaussian_mixtures import FEW_ROWS
 from .held_out import MAX_HELD_OUT, HeldOutDensity
-from .weights import runs
+from .weights import n_distinct
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -87,7 +87,7 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
         x = self._checked(x, sample_weight)
         folding = self._folding(x, generator.initial_seed())
         x_train, x_held = self._hold_out(x, sample_weight is not None, generator)
-        n_rows = int(runs(x_train)[-1]) + 1
+        n_rows = n_distinct(x_train)
         few = n_rows <= FEW_ROWS  # to tell the better preconditioning: both are kept
         if folding is not None:
             x_train = folding.spread(x_train, MAX_SPREAD, generator)

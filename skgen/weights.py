@@ -59,3 +59,8 @@ def runs(rows: Tensor) -> Tensor:
     """Number (n,) of the run of equal rows that each belongs to: copies follow one another."""
     changed = (rows[1:] != rows[:-1]).any(1)
     return torch.cat([changed.new_zeros(1, dtype=torch.int64), changed.cumsum(0)])
+
+
+def n_distinct(rows: Tensor) -> int:
+    """Number of rows, copies that follow one another counted once."""
+    return int(runs(rows)[-1]) + 1

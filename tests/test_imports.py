@@ -68,12 +68,14 @@ DOOR = {  # what estimators share
     "defended",
     "fields",
     "gaussian_mixtures",
+    "held_out",
     "image_rows",
     "interchange",
     "path_density",
     "supports",
     "trained",
     "trained_flow",
+    "weights",
 }
 ROOMS = {
     "compose",
