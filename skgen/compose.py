@@ -180,7 +180,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
                 held_out,
                 None if sample_weight is None else sample_weight[held],
                 self.min_weight,
-                prior="best",
+                prior="first",
             )
             if not self.ensemble:
                 fitted = self._fit_members(members, X, sample_weight, [(np.arange(len(X)),)])

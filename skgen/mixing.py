@@ -12,7 +12,7 @@ def mixture_weights(
     log_densities: np.ndarray,
     sample_weight: np.ndarray | None = None,
     floor: float = 1e-3,
-    prior: np.ndarray | float | Literal["best"] = 0.0,
+    prior: np.ndarray | float | Literal["first"] = 0.0,
     max_iter: int = 1000,
     tol: float = 1e-8,
 ) -> np.ndarray:
@@ -34,10 +34,11 @@ def mixture_weights(
     floor : float, default=1e-3
         Least weight of a component: no component is ruled out by a small held-out set, and no row
         can fall more than ``-log(floor)`` nats below any component.
-    prior : float, ndarray of shape (n_components,) or "best", default=0.0
+    prior : float, ndarray of shape (n_components,) or "first", default=0.0
         Rows ``a_k`` that count for a component before any is seen: a Dirichlet distribution of the
-        weights with parameters ``1 + a_k``. 0 is maximum likelihood. "best" is one row for the
-        component that is best by itself, as maximum likelihood gives others more than they deserve.
+        weights with parameters ``1 + a_k``. 0 is maximum likelihood. "first" is one row for the
+        component that is best by itself, as maximum likelihood gives others more than they deserve,
+        or for the first that is within one standard error of it.
     max_iter : int, default=1000
         Most iterations.
     tol : float, default=1e-8
@@ -68,8 +69,7 @@ def mixture_weights(
     weights = np.full(n_components, 1 / n_components)
     if len(possible):
         if isinstance(prior, str):
-            means = np.average(possible, axis=0, weights=sample_weight)
-            prior = np.eye(n_components)[means.argmax()]
+            prior = np.eye(n_components)[_first_of_the_best(possible, sample_weight)]
         for _ in range(max_iter):
             joint = possible + np.log(np.maximum(weights, 1e-300))
             responsibilities = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
@@ -82,3 +82,15 @@ def mixture_weights(
     low = weights < floor
     weights = np.where(low, floor, weights)
     return np.where(low, floor, weights * (1 - floor * low.sum()) / weights[~low].sum())
+
+
+def _first_of_the_best(log_densities: np.ndarray, sample_weight: np.ndarray | None) -> int:
+    """First component whose mean log-density is within one standard error of the best mean."""
+    best = np.average(log_densities, axis=0, weights=sample_weight).argmax()
+    weight = np.ones(len(log_densities)) if sample_weight is None else sample_weight
+    weight = weight / weight.sum()
+    with np.errstate(invalid="ignore"):  # where both are minus infinity
+        gaps = log_densities[:, [best]] - log_densities
+        mean = weight @ gaps
+        variance = weight @ (gaps - mean) ** 2 * (weight @ weight)
+        return int(np.argmax(mean <= np.sqrt(variance)))

@@ -164,6 +164,14 @@ def test_a_row_that_outweighs_all_others_is_split(parts):
     assert tuple(X[0]) in trained & held and n_held == 30 and n_trained == 269
 
 
+def test_large_whole_weights_stand_for_few_copies():
+    weight = 1500 * (np.arange(100) % 3)
+    copies = np.bincount(as_frequencies(X, weight), minlength=100)
+    assert abs(copies.sum() - 400) <= 1 and (np.abs(copies - 4 * weight / weight.mean()) < 1).all()
+    few = np.bincount(as_frequencies(X, weight / 1500), minlength=100)
+    assert_array_equal(few, np.arange(100) % 3)
+
+
 def test_weights_of_few_rows_do_not_make_a_density_learn_them_by_heart():
     rows, test = np.random.RandomState(0).normal(size=(2, 200, 8))
     weight = np.random.RandomState(1).uniform(0.5, 1.5, 200)

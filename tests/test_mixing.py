@@ -46,12 +46,20 @@ def test_prior_counts_as_rows():
     assert_allclose(weights, [7 / 22, 15 / 22], atol=1e-6)
 
 
-def test_best_component_is_a_row_ahead():
-    columns = np.random.RandomState(0).normal([0.0, 1.0, 0.5], size=(30, 3))
-    columns[0] = [-np.inf, 0.0, -np.inf]
-    ahead = mixture_weights(columns, prior=np.array([0.0, 1.0, 0.0]))
-    assert_allclose(mixture_weights(columns, prior="best"), ahead)
-    assert ahead[1] > mixture_weights(columns)[1] + 1e-3
+def test_first_of_the_best_components_is_a_row_ahead():
+    def check(columns, k, weight=None):
+        ahead = mixture_weights(columns, weight, prior=np.eye(3)[k])
+        assert_allclose(mixture_weights(columns, weight, prior="first"), ahead)
+        assert ahead[k] >= mixture_weights(columns, weight)[k]
+
+    noise = np.random.RandomState(0).normal(size=(400, 3))
+    noise -= noise.mean(0)
+    close, apart = np.array([0, -1, 0.02]), np.array([0, -1, 0.2])
+    check(noise + close, 0)  # the standard error of a difference is 0.07
+    check(noise + close, 0, np.full(400, 9.0))
+    check(noise + apart, 2)
+    check(noise[:, :1] + close, 2)  # by as much in each row, so that there is no doubt
+    check(np.vstack([[[-np.inf, 0, -np.inf]], noise + np.array([1, 0, 1])]), 1)
 
 
 def test_impossible_rows_are_ignored():
