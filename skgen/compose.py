@@ -39,18 +39,19 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
     .. math:: \log p(x) = \log \sum_k w_k\, p_k(x)
 
     The weights maximise the likelihood of held-out rows, and of one row more that belongs to the
-    member that is best by itself, so the mixture is about as good as its best member, and better
-    where the members fail on different rows. It is normalised, exact and
-    can be sampled like any density.
+    first member whose mean log-density is within one standard error of the best, so the mixture is
+    about as good as its best member, and better where the members fail on different rows. It is
+    normalised, exact and can be sampled like any density.
 
     Parameters
     ----------
     estimators : list of (str, estimator), default=None
         Members: anything with ``fit``, ``score_samples`` (the log-density in nats, in the units of
         X) and, to sample, ``sample``, such as those of skgen, `GaussianMixture` and
-        `KernelDensity`. None takes a stack of Gaussian mixtures of several forms with 1 to 64
-        components (where there are 20 rows a component), each the mean over five folds;
-        `FlowMatchingDensity` on whitened and on Gaussianised columns; and `RealNVPDensity`.
+        `KernelDensity`; simpler ones should come first. None takes a stack of Gaussian mixtures of
+        several forms with 1 to 64 components (where there are 20 rows a component), each the mean
+        over five folds; `FlowMatchingDensity` on whitened and on Gaussianised columns; and
+        `RealNVPDensity`.
     cv : "auto", int, cross-validation generator, iterable or None, default="auto"
         How to split the rows: members are fitted to one part, and the weights come from their
         densities on the other. None is one split, an int so many folds. "auto" is five random
