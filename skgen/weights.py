@@ -10,7 +10,7 @@ from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 
 COPIES = 4  # of a row, on average, that fractional weights stand for
-MOST_COPIES = 100  # on average, that whole weights may stand for
+MOST_COPIES = 2_000_000  # in all, that whole weights may stand for
 
 
 def check_weights(
@@ -40,15 +40,16 @@ def as_frequencies(X: np.ndarray, sample_weight: Any) -> np.ndarray:
     """Indices of the rows in lexicographic order, each as often as its weight says.
 
     With that, a weight k is exactly the same as k copies, and the order of the rows of X has no
-    influence. Fractional weights, and whole ones beyond `MOST_COPIES`, are scaled to `COPIES` a row
-    on average and rounded systematically: the number of copies of any run of rows is off by less
-    than one.
+    influence. Fractional weights, and whole ones that make more than `MOST_COPIES`, are scaled to
+    `COPIES` a row on average and rounded systematically: the number of copies of any run of rows is
+    off by less than one.
     """
     order = np.lexsort(X.T[::-1])
     if sample_weight is None:
         return order
     weight = np.asarray(sample_weight, dtype=np.float64)[order]
-    if (weight != weight.round()).any() or weight.mean() > MOST_COPIES:
+    most = max(MOST_COPIES, COPIES * len(weight))
+    if (weight != weight.round()).any() or weight.sum() > most:
         weight = weight * (COPIES * len(weight) / weight.sum())
     ends = np.cumsum(weight)
     copies = np.searchsorted(ends, np.arange(round(ends[-1])) + 0.5)
