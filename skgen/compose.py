@@ -358,8 +358,8 @@ def default_members(n_samples: int, n_features: int) -> list[tuple[str, BaseEsti
 
 def _fit(member: Any, train: tuple, held_out: tuple | None = None) -> Any:
     """Fit a member to rows with weights, and let it hold out given ones if it takes some."""
-    takes, (X, weight) = signature(member.fit).parameters, train
-    kwargs = {}
+    takes, kwargs = signature(member.fit).parameters, {}
+    X, weight = (part[train[1] > 0] for part in train)
     if (weight != 1).any():
         if "sample_weight" in takes:
             kwargs["sample_weight"] = weight
