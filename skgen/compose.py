@@ -239,7 +239,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         ]
 
     def _fit_members(self, members: list, X: Any, sample_weight: Any, splits: list) -> list[list]:
-        """Fitted clones of the members for each of the rows to fit on and, perhaps, to hold out."""
+        """Fitted clones of the members for each split: rows to fit on, perhaps rows to hold out."""
         weight = np.ones(len(X)) if sample_weight is None else sample_weight
         jobs = [
             delayed(_fit)(clone(member), *((X[rows], weight[rows]) for rows in parts))

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from .core.gaussian import NormalMixture
 from .mixing import mixture_weights
-from .weights import runs
 
 # Covariance types, and the variances added to their diagonals in units of the columns' own.
 FORMS = [("full", 1e-6), ("tied", 1e-6)]
@@ -123,8 +122,8 @@ def fit_stacked_mixtures(seed: int, z: Tensor) -> NormalMixture:
 
 def _distinct(z: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Rows without the copies that follow them, and how many copies of each there are."""
-    _, first, copies = np.unique(runs(z).cpu(), return_index=True, return_counts=True)
-    return z.cpu().numpy()[first], copies
+    rows, copies = z.unique_consecutive(return_counts=True, dim=0)
+    return rows.cpu().numpy(), copies.cpu().numpy()
 
 
 def _joined(mixtures: Iterable[GaussianMixture], weights: Iterable[float]) -> NormalMixture:

@@ -14,7 +14,7 @@ from torch import Tensor
 from .base import lent, to_array
 from .completion import CompletingDensity
 from .supports import check_supported
-from .weights import as_frequencies, check_weights, n_distinct, runs
+from .weights import as_frequencies, check_weights, runs
 
 MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
 MOST_TIES = 10  # copies of a row on average; more equal rows have columns of few values
@@ -106,13 +106,13 @@ class HeldOutDensity(CompletingDensity):
         copy of a row that outweighs the rows to hold out.
         """
         labels, alone = runs(x), torch.arange(len(x), device=x.device)
-        many = len(x) > MOST_TIES * n_distinct(x)
-        if len(self._supports.discrete) == self.n_features_in_ or (many and not weighted):
+        copies = labels.bincount()
+        all_discrete = len(self._supports.discrete) == self.n_features_in_
+        if all_discrete or (not weighted and len(x) > MOST_TIES * len(copies)):
             return alone
-        heavy = labels.bincount() > max(1, round(len(x) * self.validation_fraction))
-        return torch.where(heavy[labels], len(x) + alone, labels).unique_consecutive(
-            return_inverse=True
-        )[1]
+        heavy = copies > max(1, round(len(x) * self.validation_fraction))
+        labels = torch.where(heavy[labels], len(x) + alone, labels)
+        return labels.unique_consecutive(return_inverse=True)[1]
 
     def _given_held_out(self, device: torch.device) -> Tensor | None:
         """Rows of X_val, in order and as often as they weigh, or None."""

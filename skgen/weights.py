@@ -58,6 +58,7 @@ def as_frequencies(X: np.ndarray, sample_weight: Any) -> np.ndarray:
 
 def runs(rows: Tensor) -> Tensor:
     """Number (n,) of the run of equal rows that each belongs to: copies follow one another."""
+    # `unique_consecutive` tells the same, of a million rows in ten times the time.
     changed = (rows[1:] != rows[:-1]).any(1)
     return torch.cat([changed.new_zeros(1, dtype=torch.int64), changed.cumsum(0)])
 
