@@ -122,7 +122,10 @@ class HeldOutDensity(CompletingDensity):
                 raise ValueError("y_val and sample_weight_val belong to X_val, which is None.")
             return None
         if not self.early_stopping:
-            raise ValueError("X_val is to stop early by, but early_stopping=False.")
+            raise ValueError(
+                "X_val is to stop early by, but early_stopping=False. Set it to True or leave out "
+                "X_val."
+            )
         X = validate_data(self, to_array(X), dtype=np.float64, reset=False)
         rows = self._rows_given(X, y, "y_val")
         if sample_weight is not None:
