@@ -126,7 +126,10 @@ class HeldOutDensity(CompletingDensity):
                 "X_val is to stop early by, but early_stopping=False. Set it to True or leave out "
                 "X_val."
             )
-        X = validate_data(self, to_array(X), dtype=np.float64, reset=False)
+        try:
+            X = validate_data(self, to_array(X), dtype=np.float64, reset=False)
+        except ValueError as error:  # which calls it X
+            raise ValueError(f"X_val is invalid. {error}") from error
         rows = self._rows_given(X, y, "y_val")
         if sample_weight is not None:
             sample_weight = check_weights(sample_weight, X, 1, "sample_weight_val")

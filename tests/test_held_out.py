@@ -99,8 +99,8 @@ def test_discrete_rows_are_spread():
         ({"early_stopping": False}, {"X_val": V}, "X_val is to stop early by"),
         ({}, {"y_val": V[:, 0]}, "belong to X_val, which is None"),
         ({}, {"sample_weight_val": np.ones(40)}, "belong to X_val, which is None"),
-        ({}, {"X_val": V[:, :1]}, "X has 1 features"),
-        ({}, {"X_val": np.full((3, 2), np.nan)}, "contains NaN"),
+        ({}, {"X_val": V[:, :1]}, "X_val is invalid. X has 1 features"),
+        ({}, {"X_val": np.full((3, 2), np.nan)}, "X_val is invalid. Input X contains NaN"),
         ({}, {"X_val": V[:0]}, "minimum of 1 is required"),
         (
             {},
