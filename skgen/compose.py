@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, _fit_context, clone
-from sklearn.model_selection import KFold, check_cv, train_test_split
+from sklearn.model_selection import KFold, ShuffleSplit, check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -31,6 +31,8 @@ from .members import Mean, Standardized, draw, log_densities
 from .mixing import mixture_weights
 from .realnvp import RealNVPDensity
 from .weights import as_frequencies, check_weights
+
+N_SPLITS = 2  # random ones of many rows
 
 
 class StackedDensity(MeanScoreMixin, _BaseComposition):
@@ -55,13 +57,15 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
     cv : "auto", int, cross-validation generator, iterable or None, default="auto"
         How to split the rows: members are fitted to one part, and the weights come from their
         densities on the other. None is one split, an int so many folds. "auto" is five random
-        folds up to 2,000 rows, and one split of more. Members whose ``fit`` takes ``X_val``, such
-        as those of skgen, are given the rows that a fold holds out, and hold out none of their own.
+        folds up to 2,000 rows, and two random splits of more. Members whose ``fit`` takes
+        ``X_val``, such as those of skgen, are given the rows that each of several splits holds out,
+        and hold out none of their own.
     ensemble : bool, default=True
-        Whether the members of all folds are kept, with the mean of their densities; with few rows
-        that is far better than any of them. False fits the members again, to all rows.
+        Whether the members of all splits are kept, with the mean of their densities; that is
+        better than any of them, with few rows far better. False fits the members again, to all
+        rows.
     validation_fraction : float, default=0.1
-        Share of the rows held out in one split.
+        Share of the rows that a random split holds out.
     min_weight : float, default=0.001
         Least weight of a member.
     n_jobs : int, default=None
@@ -73,7 +77,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
     Attributes
     ----------
     estimators_ : list of estimator
-        The fitted members; where those of several folds are kept, each is the mean of their
+        The fitted members; where those of several splits are kept, each is the mean of their
         densities, with their list as its ``estimators_``.
     named_estimators_ : Bunch
         The same by name.
@@ -227,16 +231,12 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
     def _splits(self, X: np.ndarray, rng: np.random.RandomState) -> list:
         """Pairs of the rows to fit on and the rows to find the weights on."""
         cv = self.cv
-        if isinstance(cv, str):
-            few = N_FOLDS <= len(X) <= FEW_ROWS
-            cv = KFold(N_FOLDS, shuffle=True, random_state=rng) if few else None
-        if cv is not None:
-            return list(check_cv(cv).split(X))
-        return [
-            train_test_split(
-                np.arange(len(X)), test_size=self.validation_fraction, random_state=rng
-            )
-        ]
+        if isinstance(cv, str) and N_FOLDS <= len(X) <= FEW_ROWS:
+            cv = KFold(N_FOLDS, shuffle=True, random_state=rng)
+        elif isinstance(cv, str) or cv is None:
+            n_splits = 1 if cv is None else N_SPLITS
+            cv = ShuffleSplit(n_splits, test_size=self.validation_fraction, random_state=rng)
+        return list(check_cv(cv).split(X))
 
     def _fit_members(self, members: list, X: Any, sample_weight: Any, splits: list) -> list[list]:
         """Fitted clones of the members for each split: rows to fit on, perhaps rows to hold out."""

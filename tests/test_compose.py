@@ -76,8 +76,8 @@ def test_members_of_all_folds_are_kept():
     assert stack.score(drawn[:3000]) == pytest.approx(stack.score(stack.sample(3000, 5)), abs=0.1)
 
 
-@pytest.mark.parametrize("n, n_folds", [(4, 1), (5, 5), (2000, 5), (2001, 1)])
-def test_few_rows_take_five_folds(n, n_folds):
+@pytest.mark.parametrize("n, n_folds", [(4, 2), (5, 5), (2000, 5), (2001, 2)])
+def test_few_rows_take_five_folds_and_more_two_splits(n, n_folds):
     rows = np.sort(TwoMoons().sample(n, random_state=0), axis=0)  # the folds must be random
     stack = StackedDensity(estimators=[("gaussian", GaussianMLE())], random_state=0).fit(rows)
     (member,) = stack.estimators_
@@ -113,6 +113,11 @@ def test_members_get_the_rows_held_out():
             assert_array_equal(both[np.lexsort(both.T)], expected[np.lexsort(expected.T)])
         for each in stack.named_estimators_["is_not_stopped"].estimators_:
             assert each.held_ is None
+    many = TwoMoons().sample(2001, random_state=0)
+    stack = StackedDensity(estimators=members, random_state=0).fit(many)
+    one, two = stack.named_estimators_["takes"].estimators_
+    assert len(one.seen_) == len(two.seen_) == 1800 and len(one.held_) == len(two.held_) == 201
+    assert 5 < len({*one.held_[:, 0]} & {*two.held_[:, 0]}) < 60  # drawn anew, of all
     for parameters in ({"ensemble": False}, {"cv": None}):  # fitted again; one split
         stack = StackedDensity(estimators=members, random_state=0, **parameters).fit(rows)
         assert stack.estimators_[0].held_ is None
