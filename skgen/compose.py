@@ -174,7 +174,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
             rng = check_random_state(self.random_state)
             names, members = self._members(len(X), rng)
             splits = self._splits(X, rng)
-            # Of one split, the same few rows would both stop the members and weigh them.
+            # One split's rows mislead if they both stop and weigh members; a mean makes up for it.
             parts = splits if len(splits) > 1 else [splits[0][:1]]
             fitted = self._fit_members(members, X, sample_weight, parts)
             held = np.concatenate([rows for _, rows in splits])
@@ -230,12 +230,12 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
 
     def _splits(self, X: np.ndarray, rng: np.random.RandomState) -> list:
         """Pairs of the rows to fit on and the rows to find the weights on."""
-        cv = self.cv
-        if isinstance(cv, str) and N_FOLDS <= len(X) <= FEW_ROWS:
+        cv, auto = self.cv, isinstance(self.cv, str)
+        if auto and N_FOLDS <= len(X) <= FEW_ROWS:
             cv = KFold(N_FOLDS, shuffle=True, random_state=rng)
-        elif isinstance(cv, str) or cv is None:
-            n_splits = 1 if cv is None else N_SPLITS
-            cv = ShuffleSplit(n_splits, test_size=self.validation_fraction, random_state=rng)
+        elif auto or cv is None:
+            n_splits, share = N_SPLITS if auto else 1, self.validation_fraction
+            cv = ShuffleSplit(n_splits, test_size=share, random_state=rng)
         return list(check_cv(cv).split(X))
 
     def _fit_members(self, members: list, X: Any, sample_weight: Any, splits: list) -> list[list]:
