@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .base import BaseDensity
 from .core.bijections import Layer, LayerChain, LULinear, Permutation
-from .core.coupling import Coupling
+from .core.coupling import Coupling, column_orders
 from .core.coupling_flow import CouplingFlow, StudentT
 from .core.gaussian import StandardNormal
 from .core.interfaces import Density
@@ -36,7 +36,8 @@ class RealNVPDensity(TrainedFlow):
 
     Each coupling keeps half of the columns and maps the others by monotone functions whose
     parameters a network computes from those kept, so the determinant is a product of slopes, and
-    density and samples take one pass each. Trained by maximum likelihood, by AdamW and, for the
+    density and samples take one pass each. From coupling to coupling the halves change, so that
+    each column is mapped given each other one. Trained by maximum likelihood, by AdamW and, for the
     hidden layers of splines, Muon, with the same preconditioning and the same defensive mixture as
     `FlowMatchingDensity`.
 
@@ -54,8 +55,8 @@ class RealNVPDensity(TrainedFlow):
     n_bins : int, default=8
         Bins of a spline.
     linear : {"lu", "permutation"}, default="lu"
-        What mixes the columns between couplings: a learnt linear map, or a random permutation
-        after each two couplings.
+        What mixes the columns before each coupling: a learnt linear map too, or only the
+        permutation that makes its halves.
     base : {"normal", "student", "mixture"} or density estimator, default="normal"
         Density of the noise: standard normal, independent Student-t columns with learnt degrees of
         freedom, a Gaussian mixture fitted to the whitened rows, or a copy of the given estimator
@@ -241,17 +242,22 @@ class RealNVPDensity(TrainedFlow):
         d, sizes, dropout = z.shape[1], self._hidden_layer_sizes(), self.dropout
         if dropout == "auto":
             dropout = next(share for most, share in DROPOUT.items() if n_distinct(z) <= most)
+        spline = self.transformer == "spline"
+        transformer = RationalQuadratic(self.n_bins) if spline else Affine()
+        couplings = [
+            Coupling(d, transformer, sizes, self.activation, k % 2 == 0, dropout, generator)
+            for k in range(self.n_blocks)
+        ]
         layers: list[Layer] = []
-        for k in range(self.n_blocks):
+        places = torch.arange(d)
+        orders = column_orders(d, self.n_blocks, generator)
+        for order, coupling in zip(orders, couplings, strict=True):
+            layers += _permutation(places[order])
+            places = order.argsort()
             if self.linear == "lu":
                 layers.append(LULinear(d))
-            elif k and k % 2 == 0:
-                layers.append(Permutation(torch.randperm(d, generator=generator)))
-            spline = self.transformer == "spline"
-            transformer = RationalQuadratic(self.n_bins) if spline else Affine()
-            layers.append(
-                Coupling(d, transformer, sizes, self.activation, k % 2 == 0, dropout, generator)
-            )
+            layers.append(coupling)
+        layers += _permutation(places)
         return CouplingFlow(LayerChain(*layers), self._base(z, generator), self.input_noise)
 
     def _base(self, z: Tensor, generator: torch.Generator) -> Density:
@@ -274,3 +280,7 @@ class RealNVPDensity(TrainedFlow):
                 f"RealNVPDensity; that of {type(base).__name__} cannot."
             )
         return module
+
+
+def _permutation(order: Tensor) -> list[Layer]:
+    return [] if bool((order == torch.arange(len(order))).all()) else [Permutation(order)]

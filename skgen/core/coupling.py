@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -10,6 +11,49 @@ from torch import Tensor
 from .bijections import Halves, Layer, Maps
 from .conditioner import Conditioner
 from .transformers import Transformer
+
+LONGEST_PATTERN = 12  # couplings after which columns take their turns again
+
+
+def column_orders(n_features: int, n_couplings: int, generator: torch.Generator) -> list[Tensor]:
+    """Orders of the columns whose halves the couplings of a chain keep and map in turn.
+
+    The first and each other one after it keep the first half, the others the second. An even number
+    of couplings maps each column in half of them, and up to 20 columns by six, all in different
+    ones: so each is mapped at least once given each other. A column and its neighbour take turns.
+
+    Parameters
+    ----------
+    n_features, n_couplings : int
+    generator : torch.Generator
+        Source of the choices, on the CPU.
+
+    Returns
+    -------
+    orders : list of tensors of int, shape (n_features,)
+
+    References
+    ----------
+    Gao, Isaacson and Krause, "i-flow: High-dimensional integration and sampling with normalizing
+    flows", 2020, for halves that separate any two columns.
+    """
+    period = min(n_couplings, LONGEST_PATTERN)
+    # Those that keep the first of two neighbours; the others keep the second.
+    keeping = list(combinations(range(period), (period + 1) // 2))
+    if period % 2 == 0:
+        keeping = keeping[: len(keeping) // 2]  # the rest are the others of one of these
+    patterns = torch.zeros(len(keeping), period, dtype=torch.bool)
+    patterns.scatter_(1, torch.tensor(keeping), True)
+    n_turns = (patterns[:, 1:] != patterns[:, :-1]).sum(1)
+    ties = torch.rand(len(patterns), generator=generator)
+    patterns = patterns[(n_turns + ties).argsort(descending=True)]
+    n_pairs = (n_features + 1) // 2
+    first = patterns[torch.arange(n_pairs) % len(patterns)]
+    kept = torch.stack((first, ~first), 1).flatten(0, 1)[n_features % 2 :].T
+    return [
+        kept[k % period].int().argsort(stable=True, descending=k % 2 == 0)
+        for k in range(n_couplings)
+    ]
 
 
 class Coupling(Layer):
