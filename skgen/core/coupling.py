@@ -19,8 +19,9 @@ def column_orders(n_features: int, n_couplings: int, generator: torch.Generator)
     """Orders of the columns whose halves the couplings of a chain keep and map in turn.
 
     The first and each other one after it keep the first half, the others the second. An even number
-    of couplings maps each column in half of them, and up to 20 columns by six, all in different
-    ones: so each is mapped at least once given each other. A column and its neighbour take turns.
+    of couplings, up to 12, maps each column in half of them, and up to 20 columns by six, all in
+    different ones: so each is mapped at least once given each other. Neighbours, paired from the
+    last column on, are never in the same half.
 
     Parameters
     ----------
