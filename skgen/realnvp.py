@@ -249,7 +249,7 @@ class RealNVPDensity(TrainedFlow):
             for k in range(self.n_blocks)
         ]
         layers: list[Layer] = []
-        places = torch.arange(d)
+        places = torch.arange(d)  # where each column of the rows is now
         orders = column_orders(d, self.n_blocks, generator)
         for order, coupling in zip(orders, couplings, strict=True):
             layers += _permutation(places[order])
@@ -283,4 +283,5 @@ class RealNVPDensity(TrainedFlow):
 
 
 def _permutation(order: Tensor) -> list[Layer]:
+    """The layer that brings columns into an order, if it changes any."""
     return [] if bool((order == torch.arange(len(order))).all()) else [Permutation(order)]
