@@ -36,10 +36,10 @@ class RealNVPDensity(TrainedFlow):
 
     Each coupling keeps half of the columns and maps the others by monotone functions whose
     parameters a network computes from those kept, so the determinant is a product of slopes, and
-    density and samples take one pass each. From coupling to coupling the halves change, so that
-    each column is mapped given each other one. Trained by maximum likelihood, by AdamW and, for the
-    hidden layers of splines, Muon, with the same preconditioning and the same defensive mixture as
-    `FlowMatchingDensity`.
+    density and samples take one pass each. From coupling to coupling the halves change; six
+    couplings map each of up to 20 columns given each other. Trained by maximum likelihood, by AdamW
+    and, for the hidden layers of splines, Muon, with the same preconditioning and the same
+    defensive mixture as `FlowMatchingDensity`.
 
     Parameters
     ----------
@@ -284,4 +284,4 @@ class RealNVPDensity(TrainedFlow):
 
 def _permutation(order: Tensor) -> list[Layer]:
     """The layer that brings columns into an order, if it changes any."""
-    return [] if bool((order == torch.arange(len(order))).all()) else [Permutation(order)]
+    return [] if order.equal(torch.arange(len(order))) else [Permutation(order)]

@@ -39,10 +39,10 @@ def column_orders(n_features: int, n_couplings: int, generator: torch.Generator)
     flows", 2020, for halves that separate any two columns.
     """
     period = min(n_couplings, LONGEST_PATTERN)
-    # Those that keep the first of two neighbours; the others keep the second.
+    # Couplings that keep the first of two neighbours; all others keep the second.
     keeping = list(combinations(range(period), (period + 1) // 2))
     if period % 2 == 0:
-        keeping = keeping[: len(keeping) // 2]  # the rest are the others of one of these
+        keeping = keeping[: len(keeping) // 2]  # the others of these make up the second half
     patterns = torch.zeros(len(keeping), period, dtype=torch.bool)
     patterns.scatter_(1, torch.tensor(keeping), True)
     n_turns = (patterns[:, 1:] != patterns[:, :-1]).sum(1)
