@@ -51,34 +51,23 @@ def log_det_of(log_slopes: list[Tensor], image: Tensor) -> Tensor:
     return torch.cat(log_slopes).sum(0) if log_slopes else image.new_zeros(image.shape[1])
 
 
-Halves = tuple[Tensor, Tensor]  # of columns (d, n): the first d // 2, and the others
-
-
-def halves_of(columns: Tensor) -> Halves:
-    """The first half of columns (d, n) and the second, which has one more if d is odd."""
-    d = len(columns)
-    first, second = columns.split_with_sizes((d // 2, d - d // 2))
-    return first, second
-
-
 class Maps(NamedTuple):
-    """A layer as functions of halves of columns, which have its weights at hand.
+    """A layer as functions of columns (d, n), which have its weights at hand.
 
     To look these up, and their views, takes as long as the arithmetic on a few hundred rows.
     """
 
     # Image; appends tensors (k, n) to the list, whose rows add up to the log-determinants.
-    forward: Callable[[Halves, list[Tensor]], Halves]
-    inverse: Callable[[Halves], Halves]
+    forward: Callable[[Tensor, list[Tensor]], Tensor]
+    inverse: Callable[[Tensor], Tensor]
 
 
 class Layer(Bijection):
     """A bijection of columns (d, n), each a run of memory, that knows the gradient of its pass.
 
-    So halves of the columns, and all that a network says of one, are runs too: elementwise
+    So some of the columns, and all that a network says of one, are runs too: elementwise
     operations are as fast as can be, and products that give few columns up to four times as fast
-    as with the rows (n, d) as runs. From layer to layer columns pass in halves, as couplings take
-    and leave them.
+    as with the rows (n, d) as runs.
     """
 
     @abstractmethod
@@ -93,21 +82,20 @@ class Layer(Bijection):
 
     def inverse(self, z: Tensor) -> Tensor:
         """Preimage of rows (..., d)."""
-        preimage = self.maps(z.dtype).inverse(halves_of(columns_of(z)))
-        return rows_of(torch.cat(preimage), z)
+        return rows_of(self.maps(z.dtype).inverse(columns_of(z)), z)
 
     def image(self, x: Tensor, log_slopes: list[Tensor]) -> Tensor:
         """Image (d, n) of columns; appends to the list as `Maps.forward` does."""
-        return torch.cat(self.maps(x.dtype).forward(halves_of(x), log_slopes))
+        return self.maps(x.dtype).forward(x, log_slopes)
 
     @abstractmethod
     def training_forward(
-        self, x: Halves, log_slopes: list[Tensor], generator: torch.Generator
-    ) -> tuple[Halves, Any]:
+        self, x: Tensor, log_slopes: list[Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, Any]:
         """Like `Maps.forward`, perhaps with noise; also returns what `training_backward` needs."""
 
     @abstractmethod
-    def training_backward(self, kept: Any, grad: Halves, grad_log_det: Tensor) -> Halves:
+    def training_backward(self, kept: Any, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """Gradient of x; adds to those of the parameters, and may overwrite what was kept."""
 
 
@@ -152,12 +140,12 @@ class LayerChain(Layer):
         maps = [layer.maps(dtype) for layer in self._in_order()]
         images, preimages = [m.forward for m in maps], [m.inverse for m in reversed(maps)]
 
-        def forward(x: Halves, log_slopes: list[Tensor]) -> Halves:
+        def forward(x: Tensor, log_slopes: list[Tensor]) -> Tensor:
             for image in images:
                 x = image(x, log_slopes)
             return x
 
-        def inverse(z: Halves) -> Halves:
+        def inverse(z: Tensor) -> Tensor:
             for preimage in preimages:
                 z = preimage(z)
             return z
@@ -166,8 +154,8 @@ class LayerChain(Layer):
 
     @torch.inference_mode()
     def training_forward(
-        self, x: Halves, log_slopes: list[Tensor], generator: torch.Generator
-    ) -> tuple[Halves, list]:
+        self, x: Tensor, log_slopes: list[Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, list]:
         """See `Layer.training_forward`.
 
         Autograd would record each of many small operations, which cost more than their arithmetic.
@@ -179,7 +167,7 @@ class LayerChain(Layer):
         return x, passes
 
     @torch.inference_mode()
-    def training_backward(self, kept: list, grad: Halves, grad_log_det: Tensor) -> Halves:
+    def training_backward(self, kept: list, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""
         for layer, passed in reversed(kept):
             grad = layer.training_backward(passed, grad, grad_log_det)
@@ -210,21 +198,17 @@ class Permutation(Layer):
     def maps(self, dtype: torch.dtype) -> Maps:
         """See `Layer.maps`; the log-determinant is 0."""
         order, back = self.order, self.back
-        return Maps(lambda x, _: _selected(x, order), lambda z: _selected(z, back))
+        return Maps(lambda x, _: x.index_select(0, order), lambda z: z.index_select(0, back))
 
     def training_forward(
-        self, x: Halves, log_slopes: list[Tensor], generator: torch.Generator
-    ) -> tuple[Halves, None]:
+        self, x: Tensor, log_slopes: list[Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, None]:
         """See `Layer.training_forward`."""
-        return _selected(x, self.order), None
+        return x.index_select(0, self.order), None
 
-    def training_backward(self, kept: None, grad: Halves, grad_log_det: Tensor) -> Halves:
+    def training_backward(self, kept: None, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""
-        return _selected(grad, self.back)
-
-
-def _selected(x: Halves, order: Tensor) -> Halves:
-    return halves_of(torch.cat(x).index_select(0, order))
+        return grad.index_select(0, self.back)
 
 
 class LULinear(Layer):
@@ -254,42 +238,41 @@ class LULinear(Layer):
     def maps(self, dtype: torch.dtype) -> Maps:
         """See `Layer.maps`; the inverse is by substitution."""
 
-        def forward(x: Halves, log_slopes: list[Tensor]) -> Halves:
-            return self._image(torch.cat(x), *self._factors(dtype), log_slopes)[0]
+        def forward(x: Tensor, log_slopes: list[Tensor]) -> Tensor:
+            return self._image(x, *self._factors(dtype), log_slopes)[0]
 
-        def inverse(z: Halves) -> Halves:
+        def inverse(z: Tensor) -> Tensor:
             below, upper, _ = self._factors(dtype)
-            x = torch.cat(z) - self.bias.to(dtype)
+            x = z - self.bias.to(dtype)
             x = torch.linalg.solve_triangular(below, x, upper=False, unitriangular=True)
-            return halves_of(torch.linalg.solve_triangular(upper, x, upper=True))
+            return torch.linalg.solve_triangular(upper, x, upper=True)
 
         return Maps(forward, inverse)
 
     def training_forward(
-        self, x: Halves, log_slopes: list[Tensor], generator: torch.Generator
-    ) -> tuple[Halves, tuple]:
+        self, x: Tensor, log_slopes: list[Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, tuple]:
         """See `Layer.training_forward`."""
-        columns, factors = torch.cat(x), self._factors(x[1].dtype)
-        image, matrix = self._image(columns, *factors, log_slopes)
-        return image, (columns, *factors[:2], matrix)
+        factors = self._factors(x.dtype)
+        image, matrix = self._image(x, *factors, log_slopes)
+        return image, (x, *factors[:2], matrix)
 
     def _image(
         self, x: Tensor, below: Tensor, upper: Tensor, log_det: Tensor, log_slopes: list[Tensor]
-    ) -> tuple[Halves, Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         """Image of columns, and the matrix L U."""
         log_slopes.append(log_det.expand(1, x.shape[1]))
         matrix = torch.addmm(upper, below, upper)
-        return halves_of(torch.addmm(self.bias.to(x.dtype), matrix, x)), matrix
+        return torch.addmm(self.bias.to(x.dtype), matrix, x), matrix
 
-    def training_backward(self, kept: tuple, grad: Halves, grad_log_det: Tensor) -> Halves:
+    def training_backward(self, kept: tuple, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""
         x, below, upper, matrix = kept
-        grad_image = torch.cat(grad)
-        grad_matrix = grad_image @ x.T
+        grad_matrix = grad @ x.T
         grad_upper = torch.addmm(grad_matrix, below.T, grad_matrix)
         packed = (grad_matrix @ upper.T).tril_(-1).add_(grad_upper.triu(1))
         diagonal = torch.addcmul(grad_log_det.sum(), grad_upper.diagonal(), upper.diagonal())
         packed.diagonal().copy_(diagonal)
         gradient_of(self.packed).add_(packed)
-        gradient_of(self.bias).add_(grad_image.sum(1, keepdim=True))
-        return halves_of(matrix.T @ grad_image)
+        gradient_of(self.bias).add_(grad.sum(1, keepdim=True))
+        return matrix.T @ grad

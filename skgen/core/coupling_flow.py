@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .bijections import LayerChain, halves_of
+from .bijections import LayerChain
 from .coupling import Coupling
 from .gaussian import StandardNormal, standard_normal
 from .interfaces import Density, Transport, cache_parts
@@ -70,7 +70,7 @@ class CouplingFlow(Transport):
             log_prob = self._log_prob(z, log_slopes)
             log_prob.backward(to_log_prob)
             loss, grad = -log_prob.detach().mean(), cast(Tensor, z.grad)
-        self.chain.training_backward(kept, halves_of(grad), to_log_prob)
+        self.chain.training_backward(kept, grad, to_log_prob)
         return loss
 
     def _training_forward(
@@ -79,8 +79,8 @@ class CouplingFlow(Transport):
         if self.input_noise:
             x = x + self.input_noise * standard_normal(len(x), x, generator)
         log_slopes: list[Tensor] = []
-        z, kept = self.chain.training_forward(halves_of(x.T.contiguous()), log_slopes, generator)
-        return torch.cat(z), log_slopes, kept
+        z, kept = self.chain.training_forward(x.T.contiguous(), log_slopes, generator)
+        return z, log_slopes, kept
 
     def _log_prob(self, z: Tensor, log_slopes: list[Tensor]) -> Tensor:
         """Log-density (n,) from the noise (d, n) and what the layers appended."""
