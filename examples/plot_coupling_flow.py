@@ -47,7 +47,7 @@ axes[2].legend(fontsize=7, loc="upper left", handlelength=1)
 
 generator = torch.Generator().manual_seed(4)
 shear = LULinear(2)
-bend = Coupling(2, Affine(), (16, 16), "tanh", 1, 0.0, generator)
+bend = Coupling(2, Affine(), (16, 16), "tanh", True, 0.0, generator)
 with torch.no_grad():
     shear.packed[1, 0], shear.packed[0, 0] = 0.5, 0.3  # L below the diagonal, log U on it
     list(bend.parameters())[-1].normal_(0.0, 0.5, generator=generator)
@@ -76,15 +76,15 @@ X, moon = make_moons(3000, noise=0.06, random_state=0)
 density = RealNVPDensity(preconditioning="standardize", max_iter=1500, random_state=0).fit(X)
 
 whitening, flow = density.module_.components[0].bijection, density.module_.components[0].model
-layers = list(flow.chain.layers)  # in turn: a swap of the columns, a linear map, a coupling
-steps = [Chain(*layers[k : k + 3]) for k in range(0, len(layers), 3)]
+layers = list(flow.chain.layers)
+pairs = [Chain(*layers[2 * k : 2 * k + 2]) for k in range(density.n_blocks)]
 with torch.no_grad():
     forward = [whitening(torch.from_numpy(X))[0]]
-    for step in steps:
-        forward.append(step(forward[-1])[0])
+    for pair in pairs:
+        forward.append(pair(forward[-1])[0])
     backward = [torch.randn(3000, 2, generator=generator, dtype=torch.float64)]
-    for step in reversed(steps):
-        backward.append(step.inverse(backward[-1]))
+    for pair in reversed(pairs):
+        backward.append(pair.inverse(backward[-1]))
 
 stops = [0, 2, 4, 6]
 fig, axes = plt.subplots(2, 4, figsize=(9, 5), sharex=True, sharey=True, layout="constrained")

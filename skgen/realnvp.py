@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .base import BaseDensity
 from .core.bijections import Layer, LayerChain, LULinear, Permutation
-from .core.coupling import Coupling, mapped_columns
+from .core.coupling import Coupling, column_orders
 from .core.coupling_flow import CouplingFlow, StudentT
 from .core.gaussian import StandardNormal
 from .core.interfaces import Density
@@ -34,11 +34,11 @@ class RealNVPDensity(TrainedFlow):
 
         \log p(x) = \log p_\text{base}(f(x)) + \log \left|\det \partial f / \partial x\right| .
 
-    Each coupling keeps two thirds of the columns and maps the others by monotone functions whose
+    Each coupling keeps half of the columns and maps the others by monotone functions whose
     parameters a network computes from those kept, so the determinant is a product of slopes, and
-    density and samples take one pass each. Three couplings map all columns, and the next three by
-    other thirds; nine map each of up to 27 columns given each other. Trained by maximum likelihood,
-    by AdamW and, for the hidden layers of splines, Muon, with the same preconditioning and the same
+    density and samples take one pass each. From coupling to coupling the halves change; six
+    couplings map each of up to 20 columns given each other. Trained by maximum likelihood, by AdamW
+    and, for the hidden layers of splines, Muon, with the same preconditioning and the same
     defensive mixture as `FlowMatchingDensity`.
 
     Parameters
@@ -46,9 +46,8 @@ class RealNVPDensity(TrainedFlow):
     transformer : {"spline", "affine"}, default="spline"
         What a coupling does to a column: a monotone rational-quadratic spline on (-4, 4) of the
         whitened data, and nothing beyond; or a scale and a shift.
-    n_blocks : int or "auto", default="auto"
-        Number of couplings, of which three map all columns; "auto" is 6 for up to three features
-        and 9 for more.
+    n_blocks : int, default=6
+        Number of couplings.
     hidden_layer_sizes : tuple of int, default=(64, 64)
         Widths of the hidden layers of the network in each coupling.
     activation : {"silu", "gelu", "softplus", "tanh", "relu"}, default="silu"
@@ -57,7 +56,7 @@ class RealNVPDensity(TrainedFlow):
         Bins of a spline.
     linear : {"lu", "permutation"}, default="lu"
         What mixes the columns before each coupling: a learnt linear map too, or only the
-        permutation that makes its thirds.
+        permutation that makes its halves.
     base : {"normal", "student", "mixture"} or density estimator, default="normal"
         Density of the noise: standard normal, independent Student-t columns with learnt degrees of
         freedom, a Gaussian mixture fitted to the whitened rows, or a copy of the given estimator
@@ -94,7 +93,7 @@ class RealNVPDensity(TrainedFlow):
         Decoupled weight decay.
     max_iter : int or "auto", default="auto"
         Most gradient steps (not passes over the data); "auto" is 2,800 for up to three features
-        and 1,400 for more.
+        and 1,800 for more.
     tol : float, default=1e-3
         Gain of the held-out score (nats) that counts as progress.
     n_iter_no_change : int, default=8
@@ -168,7 +167,7 @@ class RealNVPDensity(TrainedFlow):
     _parameter_constraints: dict = {
         **TrainedFlow._parameter_constraints,
         "transformer": [StrOptions({"affine", "spline"})],
-        "n_blocks": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "n_blocks": [Interval(Integral, 1, None, closed="left")],
         "n_bins": [Interval(Integral, 2, None, closed="left")],
         "linear": [StrOptions({"lu", "permutation"})],
         "base": [StrOptions({"normal", "student", "mixture"}), BaseDensity],
@@ -176,8 +175,7 @@ class RealNVPDensity(TrainedFlow):
         "input_noise": [Interval(Real, 0, None, closed="left")],
     }
 
-    _auto_n_blocks = (6, 9)
-    _auto_max_iter = (2_800, 1_400)
+    _auto_max_iter = (2_800, 1_800)
     _probe_steps = (400, 250)
     _early_lead = 0.06
 
@@ -185,7 +183,7 @@ class RealNVPDensity(TrainedFlow):
         self,
         *,
         transformer="spline",
-        n_blocks="auto",
+        n_blocks=6,
         hidden_layer_sizes=(64, 64),
         activation="silu",
         n_bins=8,
@@ -246,18 +244,19 @@ class RealNVPDensity(TrainedFlow):
             dropout = next(share for most, share in DROPOUT.items() if n_distinct(z) <= most)
         spline = self.transformer == "spline"
         transformer = RationalQuadratic(self.n_bins) if spline else Affine()
+        couplings = [
+            Coupling(d, transformer, sizes, self.activation, k % 2 == 0, dropout, generator)
+            for k in range(self.n_blocks)
+        ]
         layers: list[Layer] = []
         places = torch.arange(d)  # where each column of the rows is now
-        auto = self.n_blocks == "auto"
-        n_blocks = self._by_features(self._auto_n_blocks) if auto else self.n_blocks
-        for mapped in mapped_columns(d, n_blocks, generator):
-            order = mapped.int().argsort(stable=True)
+        orders = column_orders(d, self.n_blocks, generator)
+        for order, coupling in zip(orders, couplings, strict=True):
             layers += _permutation(places[order])
             places = order.argsort()
             if self.linear == "lu":
                 layers.append(LULinear(d))
-            n, activation = int(mapped.sum()), self.activation
-            layers.append(Coupling(d, transformer, sizes, activation, n, dropout, generator))
+            layers.append(coupling)
         layers += _permutation(places)
         return CouplingFlow(LayerChain(*layers), self._base(z, generator), self.input_noise)
 

@@ -27,7 +27,7 @@ def cheap_diffusion(**parameters):
 
 
 def cheap_coupling(**parameters):
-    settings = {"max_iter": 12, "hidden_layer_sizes": (8, 8), "n_blocks": 3, "n_bins": 4}
+    settings = {"max_iter": 12, "hidden_layer_sizes": (8, 8), "n_blocks": 2, "n_bins": 4}
     return RealNVPDensity(**{**settings, "random_state": 0, **parameters})
 
 

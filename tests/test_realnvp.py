@@ -66,10 +66,10 @@ def test_training_improves_on_the_start(kind):
 
 
 @pytest.mark.parametrize("linear", ["lu", "permutation"])
-def test_relations_are_learnt_whatever_the_order_of_the_columns(linear):
+def test_columns_of_one_half_are_learnt_too(linear):
     X = np.random.RandomState(0).normal(size=(600, 4))
     X[:, [1, 3]] += 2 * X[:, [0, 2]] ** 2
-    options = {"linear": linear, "n_blocks": 6, "preconditioning": "standardize"}
+    options = {"linear": linear, "n_blocks": 4, "preconditioning": "standardize"}
     for order in ([0, 1, 2, 3], [0, 2, 1, 3]):
         rows = X[:, order]
         before, after = (
@@ -153,7 +153,7 @@ def test_ten_trained_layers_are_inverted(transformer):
 
 @pytest.mark.parametrize("n_rows, share", [(500, 0.5), (501, 0.1), (2001, 0.05)])
 def test_few_rows_leave_out_more_units(n_rows, share):
-    density = RealNVPDensity(n_blocks=2)
+    density = RealNVPDensity()
     z = torch.randn(n_rows, 2, dtype=torch.float64)
     model = density._build_model(z, torch.Generator().manual_seed(0))
     couplings = [layer for layer in model.chain.layers if isinstance(layer, Coupling)]
@@ -166,10 +166,3 @@ def test_an_early_lead_of_gaussianised_columns_does_not_count(monkeypatch, early
     assert cheap_coupling().fit(two_clusters()).preconditioning_ == "standardize"
     monkeypatch.setattr("skgen.trained.FEW_ROWS", 50)
     assert cheap_coupling().fit(two_clusters()).preconditioning_ == winner
-
-
-@pytest.mark.parametrize("d, n_blocks", [(1, 6), (3, 6), (4, 9)])
-def test_more_columns_have_more_couplings(d, n_blocks):
-    density = cheap_coupling(n_blocks="auto", max_iter=1).fit(two_clusters(n_features=d))
-    layers = density.module_.components[0].model.chain.layers
-    assert sum(isinstance(layer, Coupling) for layer in layers) == n_blocks

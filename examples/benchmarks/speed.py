@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from examples.benchmarks.common import Results, alternate, parser, set_threads, write
 from skgen import FlowMatchingDensity, RealNVPDensity
-from skgen.core.coupling import mapped_columns
 from skgen.core.flow import Flow
 from skgen.core.gaussian import standard_normal_log_prob
 from skgen.core.networks import velocity_network
@@ -227,8 +226,8 @@ def peer_couplings(library, transformer, n_features, width, n_blocks):
             return super().forward(inputs)
 
     layers = []
-    for mapped in mapped_columns(n_features, n_blocks, torch.Generator()):
-        mask = torch.where(mapped, 1, -1)
+    for k in range(n_blocks):
+        mask = torch.where(torch.arange(n_features) < n_features // 2, -1, 1) * (-1) ** k
         if transformer == "spline":
             layers.append(
                 transforms.PiecewiseRationalQuadraticCouplingTransform(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,44 +13,55 @@ from .bijections import Layer, Maps
 from .conditioner import Conditioner
 from .transformers import Transformer
 
-N_GROUPS = 3  # of columns; a coupling maps one given the others
+T = TypeVar("T")
+
+LONGEST_PATTERN = 12  # couplings after which columns take their turns again
 
 
-def mapped_columns(n_features: int, n_couplings: int, generator: torch.Generator) -> Tensor:
-    """Which columns the couplings of a chain map, given all others.
+def column_orders(n_features: int, n_couplings: int, generator: torch.Generator) -> list[Tensor]:
+    """Orders of the columns whose halves the couplings of a chain keep and map in turn.
 
-    Three couplings in turn map three groups of columns, and the next three other groups. Columns
-    are numbered at random. The digits of such a number, to the base 3, are the coefficients of a
-    polynomial; its value at r, modulo 3, is the group in the r-th round. As two polynomials of
-    degree k agree at k points at most, nine couplings map each of up to 9 columns twice or more
-    given each other, and each of up to 27 once or more. Two columns are two groups.
+    The first and each other one after it keep the first half, the others the second. An even number
+    of couplings, up to 12, maps each column in half of them, and up to 20 columns by six, all in
+    different ones: so each is mapped at least once given each other. Neighbours, paired from the
+    last column on, are never in the same half.
 
     Parameters
     ----------
     n_features, n_couplings : int
     generator : torch.Generator
-        Source of the numbers, on the CPU.
+        Source of the choices, on the CPU.
 
     Returns
     -------
-    mapped : tensor of bool, shape (n_couplings, n_features)
+    orders : list of tensors of int, shape (n_features,)
 
     References
     ----------
-    Reed and Solomon, "Polynomial codes over certain finite fields", 1960.
+    Gao, Isaacson and Krause, "i-flow: High-dimensional integration and sampling with normalizing
+    flows", 2020, for halves that separate any two columns.
     """
-    base = min(N_GROUPS, n_features)
-    number, coupling = torch.arange(n_features), torch.arange(n_couplings)
-    if n_features > N_GROUPS:  # else each column is a group
-        number = torch.randperm(n_features, generator=generator)
-    exponent = torch.arange(n_features.bit_length())[:, None]
-    digits = number // base**exponent % base
-    powers = (coupling // base % base) ** exponent
-    return powers.T @ digits % base == (coupling % base)[:, None]
+    period = min(n_couplings, LONGEST_PATTERN)
+    # Couplings that keep the first of two neighbours; all others keep the second.
+    keeping = list(combinations(range(period), (period + 1) // 2))
+    if period % 2 == 0:
+        keeping = keeping[: len(keeping) // 2]  # the others of these make up the second half
+    patterns = torch.zeros(len(keeping), period, dtype=torch.bool)
+    patterns.scatter_(1, torch.tensor(keeping), True)
+    n_turns = (patterns[:, 1:] != patterns[:, :-1]).sum(1)
+    ties = torch.rand(len(patterns), generator=generator)
+    patterns = patterns[(n_turns + ties).argsort(descending=True)]
+    n_pairs = (n_features + 1) // 2
+    first = patterns[torch.arange(n_pairs) % len(patterns)]
+    kept = torch.stack((first, ~first), 1).flatten(0, 1)[n_features % 2 :].T
+    return [
+        kept[k % period].int().argsort(stable=True, descending=k % 2 == 0)
+        for k in range(n_couplings)
+    ]
 
 
 class Coupling(Layer):
-    """The last columns mapped by a transformer whose parameters depend on the others.
+    """Some columns kept, the others mapped by a transformer whose parameters depend on those kept.
 
     It starts as the identity.
 
@@ -59,8 +72,9 @@ class Coupling(Layer):
     hidden_layer_sizes : sequence of int
     activation : str
         Key of `ACTIVATIONS`.
-    n_mapped : int
-        How many columns are mapped.
+    keep_first : bool
+        Whether the first half of the columns is kept, or the second. A single column is always
+        mapped.
     dropout : float
         Share of the hidden units set to zero while training.
     generator : torch.Generator
@@ -73,32 +87,38 @@ class Coupling(Layer):
         transformer: Transformer,
         hidden_layer_sizes: Sequence[int],
         activation: str,
-        n_mapped: int,
+        keep_first: bool,
         dropout: float,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
         self.transformer = transformer
-        self.sizes = [n_features - n_mapped, n_mapped]
+        self.keep_first = keep_first or n_features == 1
+        self.sizes = (n_features // 2, n_features - n_features // 2)
+        n_kept, n_mapped = self._roles(self.sizes)
         n_out = transformer.n_parameters * n_mapped
         self.conditioner = Conditioner(
-            n_features - n_mapped, hidden_layer_sizes, n_out, activation, dropout, generator
+            n_kept, hidden_layer_sizes, n_out, activation, dropout, generator
         )
+
+    def _roles(self, halves: tuple[T, ...]) -> tuple[T, ...]:
+        """Of the two halves the one kept and the one mapped, or the other way round."""
+        return halves if self.keep_first else halves[::-1]
 
     def maps(self, dtype: torch.dtype) -> Maps:
         """See `Layer.maps`; the inverse is as dear as the image."""
-        sizes, parameters_of = self.sizes, self.conditioner.function(dtype)
+        sizes, roles, parameters_of = self.sizes, self._roles, self.conditioner.function(dtype)
         transform, transform_back = self.transformer.forward, self.transformer.inverse
 
         def forward(x: Tensor, log_slopes: list[Tensor]) -> Tensor:
-            kept, mapped = x.split_with_sizes(sizes)
+            kept, mapped = roles(x.split_with_sizes(sizes))
             mapped, log_slope, _ = transform(mapped, parameters_of(kept))
             log_slopes.append(log_slope)
-            return torch.cat((kept, mapped))
+            return torch.cat(roles((kept, mapped)))
 
         def inverse(z: Tensor) -> Tensor:
-            kept, mapped = z.split_with_sizes(sizes)
-            return torch.cat((kept, transform_back(mapped, parameters_of(kept))))
+            kept, mapped = roles(z.split_with_sizes(sizes))
+            return torch.cat(roles((kept, transform_back(mapped, parameters_of(kept)))))
 
         return Maps(forward, inverse)
 
@@ -106,17 +126,17 @@ class Coupling(Layer):
         self, x: Tensor, log_slopes: list[Tensor], generator: torch.Generator
     ) -> tuple[Tensor, tuple]:
         """See `Layer.training_forward`."""
-        kept, mapped = x.split_with_sizes(self.sizes)
+        kept, mapped = self._roles(x.split_with_sizes(self.sizes))
         parameters, conditioned = self.conditioner.training_forward(kept, generator)
         mapped, log_slope, transformed = self.transformer.forward(mapped, parameters)
         log_slopes.append(log_slope)
-        return torch.cat((kept, mapped)), (conditioned, transformed)
+        return torch.cat(self._roles((kept, mapped))), (conditioned, transformed)
 
     def training_backward(self, kept: tuple, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""
         conditioned, transformed = kept
-        to_kept, to_mapped = grad.split_with_sizes(self.sizes)
+        to_kept, to_mapped = self._roles(grad.split_with_sizes(self.sizes))
         grad_log_slope = grad_log_det.expand_as(to_mapped)
         to_mapped, parameters = self.transformer.gradient(transformed, to_mapped, grad_log_slope)
         to_kept = to_kept + self.conditioner.training_backward(conditioned, parameters)
-        return torch.cat((to_kept, to_mapped))
+        return torch.cat(self._roles((to_kept, to_mapped)))

@@ -22,9 +22,8 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def coupling(d, transformer, n_mapped=None, sizes=(6, 7), activation="silu", dropout=0.0):
-    n_mapped = n_mapped or (d + 1) // 2
-    return Coupling(d, transformer, sizes, activation, n_mapped, dropout, generator())
+def coupling(d, transformer, keep_first=True, sizes=(6, 7), activation="silu", dropout=0.0):
+    return Coupling(d, transformer, sizes, activation, keep_first, dropout, generator())
 
 
 def randomised(bijection, scale=0.4):
@@ -39,7 +38,7 @@ def randomised(bijection, scale=0.4):
 def chain(d, transformer, n_layers=10):
     layers = []
     for k in range(n_layers):
-        layers += [LULinear(d), coupling(d, transformer, sizes=(16, 16))]
+        layers += [LULinear(d), coupling(d, transformer, k % 2 == 0, (16, 16))]
         layers.append(Permutation(torch.randperm(d, generator=generator(k))))
     return randomised(LayerChain(*layers), scale=0.2)
 
@@ -64,9 +63,9 @@ def single(d):
     return {
         "lu": LULinear(d),
         "permutation": Permutation(torch.arange(d).flip(0)),
-        "affine": coupling(d, Affine(), 1),
+        "affine": coupling(d, Affine(), False),
         "spline": coupling(d, RationalQuadratic(6)),
-        "one-layer": coupling(d, RationalQuadratic(3), d, (5,), "tanh"),
+        "one-layer": coupling(d, RationalQuadratic(3), False, (5,), "tanh"),
     }
 
 
@@ -134,11 +133,13 @@ def test_transformers_start_as_the_identity(transformer):
 
 @every_transformer
 @every_width
-def test_couplings_map_the_last_columns(transformer, d):
-    for n_mapped in range(1, d + 1):
-        layer, x = randomised(coupling(d, transformer, n_mapped)), rows(d, largest=0.5)
-        changed = (layer(x)[0] != x).any(0).tolist()
-        assert changed == [False] * (d - n_mapped) + [True] * n_mapped
+@pytest.mark.parametrize("keep_first", [True, False])
+def test_couplings_keep_half_of_the_columns(transformer, d, keep_first):
+    layer, x = randomised(coupling(d, transformer, keep_first)), rows(d, largest=0.5)
+    changed = (layer(x)[0] != x).any(0).tolist()
+    first = [False] * (d // 2)
+    second = [True] * (d - d // 2)
+    assert changed == (first + second if keep_first or d == 1 else [not c for c in first + second])
 
 
 @every_bijection

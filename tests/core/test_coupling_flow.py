@@ -15,7 +15,7 @@ from skgen.core.transformers import Affine, RationalQuadratic
 
 def flow(base, input_noise=0.0, dropout=0.0, transformer=None):
     generator, transformer = torch.Generator().manual_seed(0), transformer or Affine()
-    layers = [LULinear(2), Coupling(2, transformer, (8, 8), "silu", 1, dropout, generator)]
+    layers = [LULinear(2), Coupling(2, transformer, (8, 8), "silu", True, dropout, generator)]
     model = CouplingFlow(LayerChain(*layers), base, input_noise).double()
     for p in model.chain.parameters():
         p.data += 0.3 * torch.randn(p.shape, generator=generator)
