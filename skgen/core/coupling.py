@@ -13,9 +13,9 @@ from .bijections import Layer, Maps
 from .conditioner import Conditioner
 from .transformers import Transformer
 
-T = TypeVar("T")
-
 LONGEST_PATTERN = 12  # couplings after which columns take their turns again
+
+T = TypeVar("T")  # what there is one of for each half: its columns, or their number
 
 
 def column_orders(n_features: int, n_couplings: int, generator: torch.Generator) -> list[Tensor]:
@@ -102,7 +102,7 @@ class Coupling(Layer):
         )
 
     def _roles(self, halves: tuple[T, ...]) -> tuple[T, ...]:
-        """Of the two halves the one kept and the one mapped, or the other way round."""
+        """From (first, second) to (kept, mapped) and back, as both are the same swap or none."""
         return halves if self.keep_first else halves[::-1]
 
     def maps(self, dtype: torch.dtype) -> Maps:

@@ -54,10 +54,11 @@ class CouplingFlow(Transport):
         by_muon = [coupling for coupling in couplings if coupling.transformer.muon]
         return [weight for coupling in by_muon for weight in coupling.conditioner.weights[1:]]
 
+    @torch.no_grad()
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Negative mean log-density, with dropout and input noise; without a graph."""
         z, log_slopes, _ = self._training_forward(x, generator)
-        return -self._log_prob(z, log_slopes).mean().detach()
+        return -self._log_prob(z, log_slopes).mean()
 
     def add_gradient(self, x: Tensor, generator: torch.Generator, share: float = 1.0) -> Tensor:
         """See `Trainable.add_gradient`."""
