@@ -94,9 +94,7 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
             If X or a parameter is invalid. The estimator then keeps its former state.
         """
         with unchanged_on_error(self):
-            X = validate_data(
-                self, to_array(X), dtype=[np.float64, np.float32], ensure_min_samples=2
-            )
+            X = check_rows(self, X, ensure_min_samples=2)
             if sample_weight is not None:
                 sample_weight = check_weights(sample_weight, X)
             self._read_conditions(y, sample_weight)
@@ -198,8 +196,7 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
     def _by_chunks(self, X: Any, function: Callable[[Tensor], Tensor], y: Any = None) -> np.ndarray:
         """Apply a row-wise function of tensors to validated rows, with bounded memory."""
         check_is_fitted(self)
-        X = validate_data(self, to_array(X), dtype=[np.float64, np.float32], reset=False)
-        X = self._rows(X, y)
+        X = self._rows(check_rows(self, X, reset=False), y)
         device = self._place_module()
         with torch.inference_mode():
             parts = [
@@ -253,6 +250,26 @@ def resolve_device(device: str | torch.device) -> str:
             f"device={str(device)!r} is not available; the devices here are {devices}, or 'auto'."
         )
     return str(device)
+
+
+def check_rows(estimator: BaseEstimator, X: Any, **options: Any) -> np.ndarray:
+    """Rows as an array of finite numbers, float32 if X has it; options are those of scikit-learn.
+
+    Its own message for NaN goes on to recommend classifiers.
+    """
+    dtypes = [np.float64, np.float32]
+    rows: np.ndarray = validate_data(
+        estimator, to_array(X), dtype=dtypes, ensure_all_finite=False, **options
+    )
+    for name, bad in {"NaN": np.isnan, "infinity": np.isinf}.items():
+        if (where := bad(rows)).any():
+            columns = describe_columns(estimator, np.flatnonzero(where.any(axis=0)))
+            raise ValueError(
+                f"X contains {name}, in {where.any(axis=1).sum()} of {len(rows)} rows and "
+                f"column(s) {columns}. {type(estimator).__name__} needs finite numbers: drop those "
+                "rows or fill them in."
+            )
+    return rows
 
 
 def check_n_samples(n_samples: Any) -> None:

@@ -127,7 +127,9 @@ class BasedFlow(ConditionalFlow):
             estimator then keeps its former state.
         """
         if X_base is not None:
-            X_base = check_array(to_array(X_base), dtype=np.float64, ensure_min_samples=2)
+            X_base = check_array(
+                to_array(X_base), dtype=np.float64, ensure_min_samples=2, input_name="X_base"
+            )
         val = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
         with lent(self, _X_base=X_base):
             super().fit(X, y, sample_weight, **val)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inspect import signature
+from math import ceil
 from numbers import Integral, Real
 from typing import Any
 
@@ -15,13 +16,13 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .base import (
     MeanScoreMixin,
     check_n_samples,
+    check_rows,
     refuse_constant_columns,
-    to_array,
     unchanged_on_error,
     wrap_samples,
 )
@@ -165,9 +166,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
             If X, a parameter or a member is invalid. The estimator then keeps its former state.
         """
         with unchanged_on_error(self):
-            X = validate_data(
-                self, to_array(X), dtype=[np.float64, np.float32], ensure_min_samples=2
-            )
+            X = check_rows(self, X, ensure_min_samples=2)
             refuse_constant_columns(self, np.flatnonzero(np.ptp(X, axis=0) == 0))
             if sample_weight is not None:
                 sample_weight = check_weights(sample_weight, X)
@@ -235,6 +234,12 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
             cv = KFold(N_FOLDS, shuffle=True, random_state=rng)
         elif auto or cv is None:
             n_splits, share = N_SPLITS if auto else 1, self.validation_fraction
+            n_left = len(X) - ceil(share * len(X))
+            if n_left < 2:
+                raise ValueError(
+                    f"validation_fraction={share} of {len(X)} rows leaves {n_left} to fit members "
+                    "to; 2 are needed. Reduce it."
+                )
             cv = ShuffleSplit(n_splits, test_size=share, random_state=rng)
         return list(check_cv(cv).split(X))
 
@@ -264,7 +269,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
             Natural logarithm of the density (nats, in the units of X), in the dtype of X.
         """
         check_is_fitted(self)
-        X = validate_data(self, to_array(X), dtype=[np.float64, np.float32], reset=False)
+        X = check_rows(self, X, reset=False)
         columns = log_densities(self.estimators_, X) + np.log(self.weights_)
         with np.errstate(over="ignore"):  # of float32: a density that small counts as 0
             return logsumexp(columns, axis=1).astype(X.dtype)

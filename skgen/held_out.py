@@ -5,13 +5,11 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from .base import lent, to_array
+from .base import check_rows, lent
 from .completion import CompletingDensity
 from .supports import check_supported
 from .weights import as_frequencies, check_weights, runs
@@ -127,13 +125,14 @@ class HeldOutDensity(CompletingDensity):
                 "X_val."
             )
         try:
-            X = validate_data(self, to_array(X), dtype=np.float64, reset=False)
+            X = check_rows(self, X, reset=False)
         except ValueError as error:  # which calls it X
             raise ValueError(f"X_val is invalid. {error}") from error
         rows = self._rows_given(X, y, "y_val")
         if sample_weight is not None:
             sample_weight = check_weights(sample_weight, X, 1, "sample_weight_val")
-        x = torch.tensor(rows[as_frequencies(rows, sample_weight)], device=device)
+        rows = rows[as_frequencies(rows, sample_weight)]
+        x = torch.tensor(rows, dtype=torch.float64, device=device)
         check_supported(self, self._supports, x)
         return _thinned(x, self._max_held_out)
 

@@ -144,8 +144,8 @@ def test_default_stack(monkeypatch):
     moved = 1e4 * X + 7
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        stack = StackedDensity(random_state=0).fit(X)
-        scaled = StackedDensity(random_state=0).fit(moved)
+        stack = StackedDensity(cv=2, random_state=0).fit(X)
+        scaled = StackedDensity(cv=2, random_state=0).fit(moved)
     assert len(stack.estimators_) == 4
     for member in stack.estimators_:
         assert member.score(TEST) == pytest.approx(member.score_samples(TEST).mean())
@@ -247,6 +247,13 @@ def test_nested_parameters():
 def test_bad_members(estimators, error, message):
     with pytest.raises(error, match=message):
         StackedDensity(estimators=estimators).fit(X)
+
+
+def test_too_few_rows_to_fit_members_to():
+    stack = StackedDensity(cv=None, validation_fraction=0.9, estimators=[("a", GaussianMLE())])
+    with pytest.raises(ValueError, match=r"=0\.9 of 10 rows leaves 1 to fit"):
+        stack.fit(X[:10])
+    assert len(stack.fit(X[:20]).weights_) == 1
 
 
 def test_member_without_sample():

@@ -100,7 +100,7 @@ def test_discrete_rows_are_spread():
         ({}, {"y_val": V[:, 0]}, "belong to X_val, which is None"),
         ({}, {"sample_weight_val": np.ones(40)}, "belong to X_val, which is None"),
         ({}, {"X_val": V[:, :1]}, "X_val is invalid. X has 1 features"),
-        ({}, {"X_val": np.full((3, 2), np.nan)}, "X_val is invalid. Input X contains NaN"),
+        ({}, {"X_val": np.full((3, 2), np.nan)}, "X_val is invalid. X contains NaN, in 3"),
         ({}, {"X_val": V[:0]}, "minimum of 1 is required"),
         (
             {},
