@@ -46,8 +46,8 @@ axes[2].legend(fontsize=7, loc="upper left", handlelength=1)
 # determinant.
 
 generator = torch.Generator().manual_seed(4)
-shear = LULinear(2)
-bend = Coupling(2, Affine(), (16, 16), "tanh", True, 0.0, generator)
+shear = LULinear(torch.arange(2))
+bend = Coupling(2, Affine(), (16, 16), "tanh", 1, 0.0, generator)
 with torch.no_grad():
     shear.packed[1, 0], shear.packed[0, 0] = 0.5, 0.3  # L below the diagonal, log U on it
     list(bend.parameters())[-1].normal_(0.0, 0.5, generator=generator)

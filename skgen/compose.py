@@ -353,12 +353,15 @@ def default_members(n_samples: int, n_features: int) -> list[tuple[str, BaseEsti
     mixtures = StackedDensity(
         estimators=list(candidates(n_samples, n_features, forms).items()), cv=folds, min_weight=1e-4
     )
-    return [
+    members = [
         ("mixtures", Standardized(mixtures)),
         ("standardized_flow", FlowMatchingDensity(preconditioning="standardize")),
         ("gaussianized_flow", FlowMatchingDensity(preconditioning="gaussianize")),
         ("coupling", RealNVPDensity()),
     ]
+    if n_features > 2:  # two have no thirds
+        members.append(("coupling_of_thirds", RealNVPDensity(n_groups=3)))
+    return members
 
 
 def _fit(member: Any, train: tuple, held_out: tuple | None = None) -> Any:

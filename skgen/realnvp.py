@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .base import BaseDensity
 from .core.bijections import Layer, LayerChain, LULinear, Permutation
-from .core.coupling import Coupling, column_orders
+from .core.coupling import Coupling, mapped_columns
 from .core.coupling_flow import CouplingFlow, StudentT
 from .core.gaussian import StandardNormal
 from .core.interfaces import Density
@@ -23,6 +23,7 @@ from .weights import n_distinct
 
 # Share of the hidden units that training leaves out, by the most rows that it is for.
 DROPOUT = {500: 0.5, FEW_ROWS: 0.1, math.inf: 0.05}
+TURNS = 3  # of each column to be mapped, unless told otherwise
 
 
 class RealNVPDensity(TrainedFlow):
@@ -46,8 +47,11 @@ class RealNVPDensity(TrainedFlow):
     transformer : {"spline", "affine"}, default="spline"
         What a coupling does to a column: a monotone rational-quadratic spline on (-4, 4) of the
         whitened data, and nothing beyond; or a scale and a shift.
-    n_blocks : int, default=6
-        Number of couplings.
+    n_blocks : int or "auto", default="auto"
+        Number of couplings; "auto" is three for each of the groups, 6 with halves.
+    n_groups : int, default=2
+        Groups of the columns, of which a coupling maps one given the others: 2 are halves. Thirds
+        do better where columns depend on several others, and worse elsewhere.
     hidden_layer_sizes : tuple of int, default=(64, 64)
         Widths of the hidden layers of the network in each coupling.
     activation : {"silu", "gelu", "softplus", "tanh", "relu"}, default="silu"
@@ -56,7 +60,7 @@ class RealNVPDensity(TrainedFlow):
         Bins of a spline.
     linear : {"lu", "permutation"}, default="lu"
         What mixes the columns before each coupling: a learnt linear map too, or only the
-        permutation that makes its halves.
+        permutation that makes its groups.
     base : {"normal", "student", "mixture"} or density estimator, default="normal"
         Density of the noise: standard normal, independent Student-t columns with learnt degrees of
         freedom, a Gaussian mixture fitted to the whitened rows, or a copy of the given estimator
@@ -167,7 +171,8 @@ class RealNVPDensity(TrainedFlow):
     _parameter_constraints: dict = {
         **TrainedFlow._parameter_constraints,
         "transformer": [StrOptions({"affine", "spline"})],
-        "n_blocks": [Interval(Integral, 1, None, closed="left")],
+        "n_blocks": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "n_groups": [Interval(Integral, 2, None, closed="left")],
         "n_bins": [Interval(Integral, 2, None, closed="left")],
         "linear": [StrOptions({"lu", "permutation"})],
         "base": [StrOptions({"normal", "student", "mixture"}), BaseDensity],
@@ -183,7 +188,8 @@ class RealNVPDensity(TrainedFlow):
         self,
         *,
         transformer="spline",
-        n_blocks=6,
+        n_blocks="auto",
+        n_groups=2,
         hidden_layer_sizes=(64, 64),
         activation="silu",
         n_bins=8,
@@ -212,6 +218,7 @@ class RealNVPDensity(TrainedFlow):
     ):
         self.transformer = transformer
         self.n_blocks = n_blocks
+        self.n_groups = n_groups
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.n_bins = n_bins
@@ -244,20 +251,17 @@ class RealNVPDensity(TrainedFlow):
             dropout = next(share for most, share in DROPOUT.items() if n_distinct(z) <= most)
         spline = self.transformer == "spline"
         transformer = RationalQuadratic(self.n_bins) if spline else Affine()
-        couplings = [
-            Coupling(d, transformer, sizes, self.activation, k % 2 == 0, dropout, generator)
-            for k in range(self.n_blocks)
-        ]
+        n_blocks = TURNS * self.n_groups if self.n_blocks == "auto" else self.n_blocks
+        mix = LULinear if self.linear == "lu" else Permutation
         layers: list[Layer] = []
         places = torch.arange(d)  # where each column of the rows is now
-        orders = column_orders(d, self.n_blocks, generator)
-        for order, coupling in zip(orders, couplings, strict=True):
-            layers += _permutation(places[order])
+        for mapped in mapped_columns(d, n_blocks, self.n_groups, generator):
+            order = mapped.int().argsort(stable=True)
+            layers.append(mix(places[order]))
             places = order.argsort()
-            if self.linear == "lu":
-                layers.append(LULinear(d))
-            layers.append(coupling)
-        layers += _permutation(places)
+            n, activation = int(mapped.sum()), self.activation
+            layers.append(Coupling(d, transformer, sizes, activation, n, dropout, generator))
+        layers.append(Permutation(places))
         return CouplingFlow(LayerChain(*layers), self._base(z, generator), self.input_noise)
 
     def _base(self, z: Tensor, generator: torch.Generator) -> Density:
@@ -280,8 +284,3 @@ class RealNVPDensity(TrainedFlow):
                 f"RealNVPDensity; that of {type(base).__name__} cannot."
             )
         return module
-
-
-def _permutation(order: Tensor) -> list[Layer]:
-    """The layer that brings columns into an order, if it changes any."""
-    return [] if order.equal(torch.arange(len(order))) else [Permutation(order)]

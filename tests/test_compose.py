@@ -133,6 +133,7 @@ def test_given_estimators_are_not_fitted():
 def test_default_members(n, folds):
     members = dict(default_members(n, 2))
     assert list(members) == ["mixtures", "standardized_flow", "gaussianized_flow", "coupling"]
+    assert [*members, "coupling_of_thirds"] == [name for name, _ in default_members(n, 3)]
     cv = members["mixtures"].estimator.cv
     assert (cv and cv.get_n_splits()) == folds
 

@@ -212,19 +212,29 @@ class Permutation(Layer):
 
 
 class LULinear(Layer):
-    """``z = L U x + b`` with L unit lower and U upper triangular, at the start the identity.
+    """``z = L U P x + b``: P permutes, L is unit lower and U upper triangular, both learnt.
 
-    The diagonal of U is positive, stored by its logarithm, whose sum is the log-determinant.
-    After a permutation it is a learnt one, softened: every invertible matrix is a permutation
-    times such a product, up to signs.
+    L and U start as the identity. The diagonal of U is positive, stored by its logarithm, whose sum
+    is the log-determinant. Every invertible matrix is such a product, up to signs.
 
     Parameters
     ----------
-    n_features : int
+    order : tensor of int, shape (d,)
+        Column j of ``P x`` is column ``order[j]`` of x.
+
+    References
+    ----------
+    Kingma and Dhariwal, "Glow: Generative flow with invertible 1x1 convolutions", 2018.
     """
 
-    def __init__(self, n_features: int) -> None:
+    order: Tensor
+    back: Tensor
+
+    def __init__(self, order: Tensor) -> None:
         super().__init__()
+        n_features = len(order)
+        self.register_buffer("order", order)
+        self.register_buffer("back", order.argsort())
         # Below the diagonal L, above it U, on it the logarithm of the diagonal of U.
         self.packed = nn.Parameter(torch.zeros(n_features, n_features))
         self.bias = nn.Parameter(torch.zeros(n_features, 1))
@@ -245,7 +255,8 @@ class LULinear(Layer):
             below, upper, _ = self._factors(dtype)
             x = z - self.bias.to(dtype)
             x = torch.linalg.solve_triangular(below, x, upper=False, unitriangular=True)
-            return torch.linalg.solve_triangular(upper, x, upper=True)
+            x = torch.linalg.solve_triangular(upper, x, upper=True)
+            return x.index_select(0, self.back)
 
         return Maps(forward, inverse)
 
@@ -260,15 +271,15 @@ class LULinear(Layer):
     def _image(
         self, x: Tensor, below: Tensor, upper: Tensor, log_det: Tensor, log_slopes: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Image of columns, and the matrix L U."""
+        """Image of columns, and the matrix L U P."""
         log_slopes.append(log_det.expand(1, x.shape[1]))
-        matrix = torch.addmm(upper, below, upper)
+        matrix = torch.addmm(upper, below, upper).index_select(1, self.back)
         return torch.addmm(self.bias.to(x.dtype), matrix, x), matrix
 
     def training_backward(self, kept: tuple, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""
         x, below, upper, matrix = kept
-        grad_matrix = grad @ x.T
+        grad_matrix = (grad @ x.T).index_select(1, self.order)  # of L U
         grad_upper = torch.addmm(grad_matrix, below.T, grad_matrix)
         packed = (grad_matrix @ upper.T).tril_(-1).add_(grad_upper.triu(1))
         diagonal = torch.addcmul(grad_log_det.sum(), grad_upper.diagonal(), upper.diagonal())

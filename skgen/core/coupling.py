@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,34 +12,46 @@ from .bijections import Layer, Maps
 from .conditioner import Conditioner
 from .transformers import Transformer
 
-LONGEST_PATTERN = 12  # couplings after which columns take their turns again
-
-T = TypeVar("T")  # what there is one of for each half: its columns, or their number
+LONGEST_PATTERN = 12  # couplings after which the halves take their turns again
 
 
-def column_orders(n_features: int, n_couplings: int, generator: torch.Generator) -> list[Tensor]:
-    """Orders of the columns whose halves the couplings of a chain keep and map in turn.
+def mapped_columns(
+    n_features: int, n_couplings: int, n_groups: int, generator: torch.Generator
+) -> Tensor:
+    """Which columns the couplings of a chain map, given all others: one of some groups of them.
 
-    The first and each other one after it keep the first half, the others the second. An even number
-    of couplings, up to 12, maps each column in half of them, and up to 20 columns by six, all in
-    different ones: so each is mapped at least once given each other. Neighbours, paired from the
-    last column on, are never in the same half.
+    Of two groups, up to 12 couplings of an even number map each column in half of them, and up to
+    20 columns by six, all in different ones: so each is mapped at least once given each other.
+    Neighbours, paired from the last column on, are never in the same half. More groups are drawn
+    at random, and mapped in turn before others are drawn. There are at most as many as columns.
 
     Parameters
     ----------
-    n_features, n_couplings : int
+    n_features, n_couplings, n_groups : int
     generator : torch.Generator
         Source of the choices, on the CPU.
 
     Returns
     -------
-    orders : list of tensors of int, shape (n_features,)
+    mapped : tensor of bool, shape (n_couplings, n_features)
 
     References
     ----------
     Gao, Isaacson and Krause, "i-flow: High-dimensional integration and sampling with normalizing
     flows", 2020, for halves that separate any two columns.
     """
+    n_groups = min(n_groups, n_features)
+    if n_groups == 2:
+        return _mapped_halves(n_features, n_couplings, generator)
+    groups = torch.arange(n_features) % n_groups
+    rounds = [
+        groups[torch.randperm(n_features, generator=generator)]
+        for _ in range(0, n_couplings, n_groups)
+    ]
+    return torch.cat([group == torch.arange(n_groups)[:, None] for group in rounds])[:n_couplings]
+
+
+def _mapped_halves(n_features: int, n_couplings: int, generator: torch.Generator) -> Tensor:
     period = min(n_couplings, LONGEST_PATTERN)
     # Couplings that keep the first of two neighbours; all others keep the second.
     keeping = list(combinations(range(period), (period + 1) // 2))
@@ -53,15 +64,12 @@ def column_orders(n_features: int, n_couplings: int, generator: torch.Generator)
     patterns = patterns[(n_turns + ties).argsort(descending=True)]
     n_pairs = (n_features + 1) // 2
     first = patterns[torch.arange(n_pairs) % len(patterns)]
-    kept = torch.stack((first, ~first), 1).flatten(0, 1)[n_features % 2 :].T
-    return [
-        kept[k % period].int().argsort(stable=True, descending=k % 2 == 0)
-        for k in range(n_couplings)
-    ]
+    mapped = torch.stack((~first, first), 1).flatten(0, 1)[n_features % 2 :].T
+    return mapped[torch.arange(n_couplings) % period]
 
 
 class Coupling(Layer):
-    """Some columns kept, the others mapped by a transformer whose parameters depend on those kept.
+    """The last columns mapped by a transformer whose parameters depend on the others.
 
     It starts as the identity.
 
@@ -72,9 +80,8 @@ class Coupling(Layer):
     hidden_layer_sizes : sequence of int
     activation : str
         Key of `ACTIVATIONS`.
-    keep_first : bool
-        Whether the first half of the columns is kept, or the second. A single column is always
-        mapped.
+    n_mapped : int
+        How many columns are mapped.
     dropout : float
         Share of the hidden units set to zero while training.
     generator : torch.Generator
@@ -87,38 +94,32 @@ class Coupling(Layer):
         transformer: Transformer,
         hidden_layer_sizes: Sequence[int],
         activation: str,
-        keep_first: bool,
+        n_mapped: int,
         dropout: float,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
         self.transformer = transformer
-        self.keep_first = keep_first or n_features == 1
-        self.sizes = (n_features // 2, n_features - n_features // 2)
-        n_kept, n_mapped = self._roles(self.sizes)
+        self.sizes = [n_features - n_mapped, n_mapped]
         n_out = transformer.n_parameters * n_mapped
         self.conditioner = Conditioner(
-            n_kept, hidden_layer_sizes, n_out, activation, dropout, generator
+            n_features - n_mapped, hidden_layer_sizes, n_out, activation, dropout, generator
         )
-
-    def _roles(self, halves: tuple[T, ...]) -> tuple[T, ...]:
-        """From (first, second) to (kept, mapped) and back, as both are the same swap or none."""
-        return halves if self.keep_first else halves[::-1]
 
     def maps(self, dtype: torch.dtype) -> Maps:
         """See `Layer.maps`; the inverse is as dear as the image."""
-        sizes, roles, parameters_of = self.sizes, self._roles, self.conditioner.function(dtype)
+        sizes, parameters_of = self.sizes, self.conditioner.function(dtype)
         transform, transform_back = self.transformer.forward, self.transformer.inverse
 
         def forward(x: Tensor, log_slopes: list[Tensor]) -> Tensor:
-            kept, mapped = roles(x.split_with_sizes(sizes))
+            kept, mapped = x.split_with_sizes(sizes)
             mapped, log_slope, _ = transform(mapped, parameters_of(kept))
             log_slopes.append(log_slope)
-            return torch.cat(roles((kept, mapped)))
+            return torch.cat((kept, mapped))
 
         def inverse(z: Tensor) -> Tensor:
-            kept, mapped = roles(z.split_with_sizes(sizes))
-            return torch.cat(roles((kept, transform_back(mapped, parameters_of(kept)))))
+            kept, mapped = z.split_with_sizes(sizes)
+            return torch.cat((kept, transform_back(mapped, parameters_of(kept))))
 
         return Maps(forward, inverse)
 
@@ -126,17 +127,17 @@ class Coupling(Layer):
         self, x: Tensor, log_slopes: list[Tensor], generator: torch.Generator
     ) -> tuple[Tensor, tuple]:
         """See `Layer.training_forward`."""
-        kept, mapped = self._roles(x.split_with_sizes(self.sizes))
+        kept, mapped = x.split_with_sizes(self.sizes)
         parameters, conditioned = self.conditioner.training_forward(kept, generator)
         mapped, log_slope, transformed = self.transformer.forward(mapped, parameters)
         log_slopes.append(log_slope)
-        return torch.cat(self._roles((kept, mapped))), (conditioned, transformed)
+        return torch.cat((kept, mapped)), (conditioned, transformed)
 
     def training_backward(self, kept: tuple, grad: Tensor, grad_log_det: Tensor) -> Tensor:
         """See `Layer.training_backward`."""
         conditioned, transformed = kept
-        to_kept, to_mapped = self._roles(grad.split_with_sizes(self.sizes))
+        to_kept, to_mapped = grad.split_with_sizes(self.sizes)
         grad_log_slope = grad_log_det.expand_as(to_mapped)
         to_mapped, parameters = self.transformer.gradient(transformed, to_mapped, grad_log_slope)
         to_kept = to_kept + self.conditioner.training_backward(conditioned, parameters)
-        return torch.cat(self._roles((to_kept, to_mapped)))
+        return torch.cat((to_kept, to_mapped))

@@ -15,8 +15,8 @@ from skgen.core.transformers import Affine, RationalQuadratic
 
 def flow(base, input_noise=0.0, dropout=0.0, transformer=None):
     generator, transformer = torch.Generator().manual_seed(0), transformer or Affine()
-    layers = [LULinear(2), Coupling(2, transformer, (8, 8), "silu", True, dropout, generator)]
-    model = CouplingFlow(LayerChain(*layers), base, input_noise).double()
+    coupling = Coupling(2, transformer, (8, 8), "silu", 1, dropout, generator)
+    model = CouplingFlow(LayerChain(LULinear(torch.arange(2)), coupling), base, input_noise).double()
     for p in model.chain.parameters():
         p.data += 0.3 * torch.randn(p.shape, generator=generator)
     return model
@@ -86,8 +86,8 @@ def one_elsewhere(model):
 
 
 def assigned(model):
-    values = {name: value + 0.1 for name, value in model.state_dict().items()}
-    model.load_state_dict(values, assign=True)
+    values = {name: value + 0.1 for name, value in model.named_parameters()}
+    model.load_state_dict(model.state_dict() | values, assign=True)
 
 
 def rounded(model):
