@@ -16,7 +16,8 @@ from skgen.core.transformers import Affine, RationalQuadratic
 def flow(base, input_noise=0.0, dropout=0.0, transformer=None):
     generator, transformer = torch.Generator().manual_seed(0), transformer or Affine()
     coupling = Coupling(2, transformer, (8, 8), "silu", 1, dropout, generator)
-    model = CouplingFlow(LayerChain(LULinear(torch.arange(2)), coupling), base, input_noise).double()
+    chain = LayerChain(LULinear(torch.arange(2)), coupling)
+    model = CouplingFlow(chain, base, input_noise).double()
     for p in model.chain.parameters():
         p.data += 0.3 * torch.randn(p.shape, generator=generator)
     return model
