@@ -76,8 +76,8 @@ X, moon = make_moons(3000, noise=0.06, random_state=0)
 density = RealNVPDensity(preconditioning="standardize", max_iter=1500, random_state=0).fit(X)
 
 whitening, flow = density.module_.components[0].bijection, density.module_.components[0].model
-layers = list(flow.chain.layers)
-pairs = [Chain(*layers[2 * k : 2 * k + 2]) for k in range(density.n_blocks)]
+layers = list(flow.chain.layers)  # linear maps and couplings in turn, and a permutation
+pairs = [Chain(*layers[k : k + 2]) for k in range(0, len(layers) - 1, 2)]
 with torch.no_grad():
     forward = [whitening(torch.from_numpy(X))[0]]
     for pair in pairs:
@@ -86,13 +86,19 @@ with torch.no_grad():
     for pair in reversed(pairs):
         backward.append(pair.inverse(backward[-1]))
 
+
+def columns(rows, n_passed):
+    # The last column is mapped, so every second coupling has the two the other way round.
+    return (rows.flip(1) if n_passed else rows).T
+
+
 stops = [0, 2, 4, 6]
 fig, axes = plt.subplots(2, 4, figsize=(9, 5), sharex=True, sharey=True, layout="constrained")
 for ax, k in zip(axes[0], stops, strict=True):
-    ax.scatter(*forward[k].T, s=2, c=np.where(moon, "C1", "C0"), linewidths=0)
+    ax.scatter(*columns(forward[k], k), s=2, c=np.where(moon, "C1", "C0"), linewidths=0)
     ax.set_title("data, whitened" if k == 0 else f"after {k} couplings", fontsize=10)
 for ax, k in zip(axes[1], stops, strict=True):
-    ax.scatter(*backward[k].T, s=2, c="0.4", linewidths=0)
+    ax.scatter(*columns(backward[k], 6 - k), s=2, c="0.4", linewidths=0)
     ax.set_title("noise" if k == 0 else f"after {k} inverses", fontsize=10)
 for ax in axes.flat:
     ax.set(aspect="equal", xlim=(-4, 4), ylim=(-4, 4))

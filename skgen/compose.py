@@ -54,7 +54,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         `KernelDensity`; simpler ones should come first. None takes a stack of Gaussian mixtures of
         several forms with 1 to 64 components (where there are 20 rows a component), each the mean
         over five folds; `FlowMatchingDensity` on whitened and on Gaussianised columns; and
-        `RealNVPDensity`.
+        `RealNVPDensity`, of more than two columns by halves and by thirds.
     cv : "auto", int, cross-validation generator, iterable or None, default="auto"
         How to split the rows: members are fitted to one part, and the weights come from their
         densities on the other. None is one split, an int so many folds. "auto" is five random
@@ -339,13 +339,14 @@ def default_members(n_samples: int, n_features: int) -> list[tuple[str, BaseEsti
     Returns
     -------
     estimators : list of (str, estimator)
-        A stack of Gaussian mixtures of several sizes, and three flows.
+        A stack of Gaussian mixtures of several sizes, and three flows, of more than two columns
+        four.
 
     Examples
     --------
     >>> from skgen.compose import default_members
-    >>> [name for name, _ in default_members(100, 2)]
-    ['mixtures', 'standardized_flow', 'gaussianized_flow', 'coupling']
+    >>> [name for name, _ in default_members(100, 3)]
+    ['mixtures', 'standardized_flow', 'gaussianized_flow', 'coupling', 'coupling_of_thirds']
     """
     # Cheap enough for the means of five folds, with weights from all rows.
     folds = KFold(N_FOLDS, shuffle=True, random_state=0) if n_samples > 4 * N_FOLDS else None

@@ -72,7 +72,7 @@ ESTIMATORS = {
     ),
     "coupling": cheap_coupling(),
     "coupling-affine": cheap_coupling(
-        transformer="affine", linear="permutation", n_blocks=3, preconditioning="standardize"
+        transformer="affine", linear="permutation", n_groups=3, preconditioning="standardize"
     ),
     "coupling-student": cheap_coupling(base="student", preconditioning="standardize"),
     "coupling-mixture": cheap_coupling(base="mixture", preconditioning="gaussianize"),

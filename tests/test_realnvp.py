@@ -65,11 +65,13 @@ def test_training_improves_on_the_start(kind):
     assert after > before + 0.5
 
 
+@pytest.mark.parametrize("n_groups, n_blocks", [(2, 4), (3, 6)])
 @pytest.mark.parametrize("linear", ["lu", "permutation"])
-def test_columns_of_one_half_are_learnt_too(linear):
+def test_relations_are_learnt_whatever_the_order_of_the_columns(linear, n_groups, n_blocks):
     X = np.random.RandomState(0).normal(size=(600, 4))
     X[:, [1, 3]] += 2 * X[:, [0, 2]] ** 2
-    options = {"linear": linear, "n_blocks": 4, "preconditioning": "standardize"}
+    options = {"linear": linear, "n_groups": n_groups, "n_blocks": n_blocks}
+    options["preconditioning"] = "standardize"
     for order in ([0, 1, 2, 3], [0, 2, 1, 3]):
         rows = X[:, order]
         before, after = (
@@ -118,7 +120,7 @@ def test_bad_hidden_layer_sizes():
 
 @pytest.mark.parametrize(
     "parameter, value",
-    [("transformer", "cubic"), ("linear", "qr"), ("n_bins", 1), ("dropout", 1.0)],
+    [("transformer", "cubic"), ("linear", "qr"), ("n_bins", 1), ("n_groups", 1), ("dropout", 1.0)],
 )
 def test_bad_parameters_are_named(parameter, value):
     with pytest.raises(ValueError, match=parameter):
@@ -149,6 +151,15 @@ def test_ten_trained_layers_are_inverted(transformer):
         [torch.autograd.functional.jacobian(lambda row: chain(row[None])[0][0], row) for row in x]
     )
     assert_allclose(chain(x)[1], torch.linalg.slogdet(jacobian)[1], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("d, n_groups, sizes", [(1, 2, {1}), (5, 2, {2, 3}), (5, 3, {1, 2})])
+def test_three_couplings_for_each_group(d, n_groups, sizes):
+    density = cheap_coupling(n_groups=n_groups, n_blocks="auto", max_iter=1)
+    layers = density.fit(two_clusters(n_features=d)).module_.components[0].model.chain.layers
+    couplings = [layer for layer in layers if isinstance(layer, Coupling)]
+    assert len(couplings) == 3 * n_groups
+    assert {coupling.sizes[1] for coupling in couplings} == sizes
 
 
 @pytest.mark.parametrize("n_rows, share", [(500, 0.5), (501, 0.1), (2001, 0.05)])
