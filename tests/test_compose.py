@@ -139,7 +139,7 @@ def test_default_members(n, folds):
 
 
 def test_default_stack(monkeypatch):
-    monkeypatch.setattr("skgen.gaussian_mixtures.SIZES", (1, 8))
+    monkeypatch.setattr("skgen.gaussian_mixtures.SIZES", (1, 4))
     monkeypatch.setattr("skgen.compose.FlowMatchingDensity", cheap_flow)
     monkeypatch.setattr("skgen.compose.RealNVPDensity", cheap_coupling)
     moved = 1e4 * X + 7
