@@ -23,7 +23,7 @@ from .weights import n_distinct
 
 # Share of the hidden units that training leaves out, by the most rows that it is for.
 DROPOUT = {500: 0.5, FEW_ROWS: 0.1, math.inf: 0.05}
-TURNS = 3  # of each column to be mapped, unless told otherwise
+COUPLINGS_PER_GROUP = 3
 
 
 class RealNVPDensity(TrainedFlow):
@@ -251,7 +251,9 @@ class RealNVPDensity(TrainedFlow):
             dropout = next(share for most, share in DROPOUT.items() if n_distinct(z) <= most)
         spline = self.transformer == "spline"
         transformer = RationalQuadratic(self.n_bins) if spline else Affine()
-        n_blocks = TURNS * self.n_groups if self.n_blocks == "auto" else self.n_blocks
+        n_blocks = self.n_blocks
+        if n_blocks == "auto":
+            n_blocks = COUPLINGS_PER_GROUP * self.n_groups
         mix = LULinear if self.linear == "lu" else Permutation
         layers: list[Layer] = []
         places = torch.arange(d)  # where each column of the rows is now
