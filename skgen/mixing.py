@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from scipy.special import logsumexp
 
 
 def mixture_weights(
@@ -70,11 +69,11 @@ def mixture_weights(
     if len(possible):
         if isinstance(prior, str):
             prior = np.eye(n_components)[_first_of_the_best(possible, sample_weight)]
+        rows = np.ones(len(possible)) if sample_weight is None else sample_weight
+        # Over that of the best component of a row: responsibilities stay the same.
+        densities = np.exp(possible - possible.max(axis=1, keepdims=True))
         for _ in range(max_iter):
-            joint = possible + np.log(np.maximum(weights, 1e-300))
-            responsibilities = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
-            rows = np.ones(len(possible)) if sample_weight is None else sample_weight
-            counts = prior + rows @ responsibilities
+            counts = prior + weights * ((rows / (densities @ weights)) @ densities)
             new = counts / counts.sum()
             change, weights = np.abs(new - weights).max(), new
             if change < tol:

@@ -9,9 +9,10 @@ from skgen import gaussian_mixtures
 from .estimators import ESTIMATORS, TRAINED, fit_once
 
 torch.set_num_threads(1)  # the networks are tiny: a second thread would only wait for the first
-# A tenth of a second less for each fit; their own tests have all.
-ALL_MIXTURES = gaussian_mixtures.SIZES, gaussian_mixtures.FORMS_OF_DEFENCE
-gaussian_mixtures.SIZES, gaussian_mixtures.FORMS_OF_DEFENCE = (1,), [("full", 1e-6)]
+# A tenth of a second less for each fit, and up to four with many rows; their own tests have all.
+FEWER = {"SIZES": (1,), "FORMS_OF_DEFENCE": [("full", 1e-6)], "SIZES_OF_DEFENCE": (8, 4)}
+ALL_MIXTURES = {name: getattr(gaussian_mixtures, name) for name in FEWER}
+vars(gaussian_mixtures).update(FEWER)
 
 # Cheap fits stop long before they converge, and their densities are solved roughly.
 EXPECTED = ["sklearn.exceptions.ConvergenceWarning", "skgen.exceptions.SolverAccuracyWarning"]
@@ -20,8 +21,8 @@ EXPECTED = ["sklearn.exceptions.ConvergenceWarning", "skgen.exceptions.SolverAcc
 # What costs most is tested in every run on their siblings only, and on these with -m slow.
 VARIATIONS = (
     "flow-standardize", "flow-gaussianize", "flow-unstopped", "flow-undefended", "flow-preserving",
-    "diffusion-exact", "coupling-student", "coupling-mixture", "coupling-on-gaussian",
-    "coupling-circle", "coupling-noisy",
+    "flow-deep", "flow-transport", "diffusion-exact", "coupling-affine", "coupling-student",
+    "coupling-mixture", "coupling-on-gaussian", "coupling-circle", "coupling-noisy",
 )  # fmt: skip
 COSTLY = (
     "test_check_estimator", "test_kinds_of_input_agree_and_are_not_modified", "test_searches",
@@ -34,7 +35,7 @@ COSTLY = (
 def pytest_collection_modifyitems(items):
     names = (*VARIATIONS, *(repr(ESTIMATORS[name]) for name in VARIATIONS))
     for item in items:
-        if item.originalname in COSTLY:
+        if getattr(item, "originalname", None) in COSTLY:
             given = [value for value in item.callspec.params.values() if isinstance(value, str)]
             given += [repr(item.callspec.params.get("estimator"))]
             if set(given) & set(names):
@@ -64,5 +65,5 @@ def trained(request):
 @pytest.fixture
 def every_mixture(monkeypatch):
     """Stacks of mixtures as they are outside of the tests, and in other processes."""
-    for name, value in zip(("SIZES", "FORMS_OF_DEFENCE"), ALL_MIXTURES, strict=True):
+    for name, value in ALL_MIXTURES.items():
         monkeypatch.setattr(f"skgen.gaussian_mixtures.{name}", value)

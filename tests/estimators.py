@@ -16,18 +16,18 @@ from skgen.trained import TrainedDensity
 
 
 def cheap_flow(**parameters):
-    settings = {"max_iter": 12, "hidden_layer_sizes": (16, 16), "n_steps": 12, "solver_tol": 1e-2}
+    settings = {"max_iter": 6, "hidden_layer_sizes": (16, 16), "n_steps": 12, "solver_tol": 1e-2}
     return FlowMatchingDensity(**{**settings, "random_state": 0, **parameters})
 
 
 def cheap_diffusion(**parameters):
-    settings = {"max_iter": 12, "hidden_layer_sizes": (16, 16), "n_steps": 12, "solver_tol": 0,
+    settings = {"max_iter": 6, "hidden_layer_sizes": (16, 16), "n_steps": 12, "solver_tol": 0,
                 "n_timesteps": 100, "preconditioning": "standardize"}  # fmt: skip
     return DDPMGenerator(**{**settings, "random_state": 0, **parameters})
 
 
 def cheap_coupling(**parameters):
-    settings = {"max_iter": 12, "hidden_layer_sizes": (8, 8), "n_blocks": 2, "n_bins": 4}
+    settings = {"max_iter": 6, "hidden_layer_sizes": (8, 8), "n_blocks": 2, "n_bins": 4}
     return RealNVPDensity(**{**settings, "random_state": 0, **parameters})
 
 

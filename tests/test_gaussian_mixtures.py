@@ -48,7 +48,7 @@ def test_stack_against_stacked_density(monkeypatch):
 
     monkeypatch.setattr("skgen.compose.mixture_weights", without_prior)
     few = X[:39]  # one component each, where EM does not depend on the seed
-    members = list(candidates(39, 2, ALL_MIXTURES[1]).items())
+    members = list(candidates(39, 2, ALL_MIXTURES["FORMS_OF_DEFENCE"]).items())
     assert all(mixture.n_components == 1 for _, mixture in members)
     folds = KFold(5, shuffle=True, random_state=7)
     stack = StackedDensity(estimators=members, cv=folds, min_weight=0).fit(few)

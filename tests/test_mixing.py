@@ -74,6 +74,13 @@ def test_density_that_excludes_a_row_is_handled():
     assert_allclose(mixture_weights(log_densities), [0.25, 0.75])
 
 
+def test_what_a_row_adds_to_all_components_is_ignored():
+    rng = np.random.RandomState(0)
+    log_densities = LOG_DENSITIES - [0, 0, 0, 2000]
+    moved = log_densities + rng.uniform(-5000, 5000, size=(200, 1))
+    assert_allclose(mixture_weights(moved), mixture_weights(log_densities), atol=1e-9)
+
+
 def test_rows_of_no_weight_tell_nothing():
     weight = np.zeros(200)
     assert_allclose(mixture_weights(LOG_DENSITIES, weight), 0.25)

@@ -264,7 +264,7 @@ def test_hutchinson_is_unbiased_with_the_error_it_reports(kind, sizes):
                 "early_stopping": False, "defensive_weight": 0, "solver_tol": 0,
                 "n_steps": 8}  # fmt: skip
     flow = FlowMatchingDensity(**settings, random_state=0).fit(rows)
-    assert not flow.log_density_error(rows).any()
+    assert not flow.log_density_error(rows[:30]).any()
     expected = flow.score_samples(rows[:30])
     estimates, errors = [], []
     for seed in range(12):
@@ -276,9 +276,9 @@ def test_hutchinson_is_unbiased_with_the_error_it_reports(kind, sizes):
     assert np.abs(off).mean() < 1.5
     assert np.mean(errors) == pytest.approx(spread.mean(), rel=0.35)
     fitted = clone(flow).set_params(divergence=kind, n_probes=8).fit(rows)
-    assert fitted.log_density_error(rows).mean() > 0
+    assert fitted.log_density_error(rows[:30]).mean() > 0
     # The probes are those of the row, whichever rows are beside it.
-    alone, among = fitted.score_samples(rows[:5]), fitted.score_samples(rows)[:5]
+    alone, among = fitted.score_samples(rows[:5]), fitted.score_samples(rows[:30])[:5]
     assert_allclose(alone, among, rtol=1e-12)
 
 

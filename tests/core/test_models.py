@@ -66,8 +66,9 @@ def test_log_density_converges_to_the_closed_form_at_the_order_of_the_solver(sol
         (exact_flow(solver, n).log_prob(x) - TRUTH.log_prob(x)).abs().max().item() for n in (32, 64)
     ]
     assert math.log2(errors[0] / errors[1]) > order - 0.5
-    fine = exact_flow(solver, {1: 10_000, 2: 9000}.get(order, 200))
-    assert_close(fine.log_prob(x), TRUTH.log_prob(x), rtol=0, atol=1e-2 if order == 1 else 1e-6)
+    n, tolerance = {1: (2000, 5e-2), 2: (1800, 2.5e-5)}.get(order, (200, 1e-6))
+    fine = exact_flow(solver, n)
+    assert_close(fine.log_prob(x), TRUTH.log_prob(x), rtol=0, atol=tolerance)
 
 
 def test_samples_are_those_of_the_gaussian():

@@ -77,7 +77,7 @@ def test_without_diffusion_the_random_samplers_are_the_ode():
 
 @pytest.fixture(scope="module")
 def exact_ends():
-    return final(OdeSampler(1000, "quadratic", 0, "dopri5"), PATHS["trigonometric"](), 30)
+    return final(OdeSampler(300, "quadratic", 0, "dopri5"), PATHS["trigonometric"](), 30)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_observed_order_is_that_of_theory(solver, grid, exact_ends):
     path, order = PATHS["trigonometric"](), SOLVERS[solver].order
     if grid == "three_halves":  # the slopes have no derivative at the end
         order = 1.5
-    n = 120 if order > 2 else 300
+    n = 60 if order > 2 else 150
     errors = [
         float((final(OdeSampler(k, grid, 0, solver), path, 30) - exact_ends).norm())
         for k in (n, 2 * n)
