@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
@@ -255,12 +256,14 @@ def resolve_device(device: str | torch.device) -> str:
 def check_rows(estimator: BaseEstimator, X: Any, **options: Any) -> np.ndarray:
     """Rows as an array of finite numbers, float32 if X has it; options are those of scikit-learn.
 
-    Its own message for NaN goes on to recommend classifiers.
+    Its own message for NaN goes on to recommend classifiers, and those for text name no column.
     """
-    dtypes = [np.float64, np.float32]
-    rows: np.ndarray = validate_data(
-        estimator, to_array(X), dtype=dtypes, ensure_all_finite=False, **options
-    )
+    options = {"dtype": [np.float64, np.float32], "ensure_all_finite": False, **options}
+    try:
+        rows: np.ndarray = validate_data(estimator, to_array(X), **options)
+    except (TypeError, ValueError):
+        _refuse_other_than_numbers(estimator, X)
+        raise
     for name, bad in {"NaN": np.isnan, "infinity": np.isinf}.items():
         if (where := bad(rows)).any():
             columns = describe_columns(estimator, np.flatnonzero(where.any(axis=0)))
@@ -270,6 +273,24 @@ def check_rows(estimator: BaseEstimator, X: Any, **options: Any) -> np.ndarray:
                 "rows or fill them in."
             )
     return rows
+
+
+def _refuse_other_than_numbers(estimator: BaseEstimator, X: Any) -> None:
+    """Raise an error, naming them, if columns of X hold values that are no numbers."""
+    if issparse(X) or np.asarray(X).dtype.kind in "biufc":
+        return
+    values, found = np.asarray(X, dtype=object), {}
+    for j, column in enumerate(values.T if values.ndim == 2 else []):
+        try:
+            column.astype(float)
+        except (TypeError, ValueError) as error:
+            found[j] = error
+    if found:
+        reason = next(iter(found.values()))
+        raise type(reason)(
+            f"Column(s) {describe_columns(estimator, found)} of X hold values that are not "
+            f"numbers: {reason}. Encode them as numbers or drop them."
+        )
 
 
 def check_n_samples(n_samples: Any) -> None:

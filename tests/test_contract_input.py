@@ -25,12 +25,14 @@ def constant_column():
     return np.column_stack([X, np.full(60, 0.1)])
 
 
+TIMES = pandas.DataFrame({"x": X[:, 0], "when": pandas.date_range("2020", periods=60)})
 BAD_ROWS = [
     pytest.param(with_value(np.nan), ValueError, r"contains NaN, in 1 .* column\(s\) 1", id="nan"),
     pytest.param(with_value(np.inf), ValueError, "contains infinity, in 1 of 60", id="infinity"),
     pytest.param(X + 1j, ValueError, "Complex data not supported", id="complex"),
     pytest.param(csr_array(X), TypeError, "Sparse data was passed", id="sparse"),
-    pytest.param([["a", "b"]] * 9, ValueError, "could not convert string", id="strings"),
+    pytest.param([["a", 1]] * 9, ValueError, r"\(s\) 0 .* not convert string .* 'a'", id="strings"),
+    pytest.param(TIMES, TypeError, r"\(s\) 1.* of X .* not 'Timestamp'", id="times"),
     pytest.param(X[:, 0], ValueError, "Expected 2D array, got 1D array", id="1d"),
     pytest.param(X[None], ValueError, "Found array with dim 3", id="3d"),
     pytest.param(X[:0], ValueError, r"Found array with 0 sample\(s\)", id="empty"),
