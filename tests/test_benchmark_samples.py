@@ -10,7 +10,7 @@ samples = pytest.importorskip("examples.benchmarks.samples")  # not in an instal
 
 def test_quick_run(tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    options = ["--quick", "--sets", "diabetes", "--only", "GaussianMLE", "--out", str(tmp_path)]
+    options = ["--quick", "--tables", "diabetes", "--only", "GaussianMLE", "--out", str(tmp_path)]
     samples.main(options)
     printed = capsys.readouterr().out
     assert printed.startswith("Quick run")
@@ -35,20 +35,19 @@ def test_quick_run_of_everything(tmp_path, capsys):
 def test_folder_of_tables(tmp_path):
     X = np.random.RandomState(0).standard_normal((60, 2))
     np.savez(tmp_path / "own.npz", train=X[:40], test=X[40:])
-    samples.main(
-        ["--data", str(tmp_path), "--sets", "own", "--only", "GaussianMLE", "--out", str(tmp_path)]
-    )
+    folder = str(tmp_path)
+    samples.main(["--data", folder, "--tables", "own", "--only", "GaussianMLE", "--out", folder])
     found = json.loads((tmp_path / "samples.json").read_text())["sets"]["own"]
     assert (found["n_train"], found["n_test"]) == (40, 20) and "r2" in found["results"][
         "GaussianMLE"
     ]
     with pytest.raises(SystemExit):
-        samples.main(["--sets", "other"])
+        samples.main(["--tables", "other"])
 
 
 def test_generators_without_their_package_are_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(samples, "missing", lambda name: "ForestDiffusion")
-    options = ["--quick", "--sets", "diabetes", "--only", "ForestFlow", "--out", str(tmp_path)]
+    options = ["--quick", "--tables", "diabetes", "--only", "ForestFlow", "--out", str(tmp_path)]
     samples.main(options)
     assert "ForestFlow is skipped: ForestDiffusion is not installed." in capsys.readouterr().out
 

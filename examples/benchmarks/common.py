@@ -44,8 +44,8 @@ FRESH = {
 KNOWN = (EightGaussians, TwoMoons, Checkerboard, Circles, Pinwheel, Spiral)
 
 
-def parser(doc, name):
-    """Parser of the options that every benchmark has."""
+def parser(doc, name, choices=None, default=None):
+    """Parser of the options that every benchmark has, and of those that choose methods and sets."""
     found = argparse.ArgumentParser(
         prog=f"python -m examples.benchmarks {name}", description=doc.split("\n")[0]
     )
@@ -66,6 +66,11 @@ def parser(doc, name):
         help=f"folder for {name}.json, {name}.md and, where there is a picture, {name}.png "
         "(default: %(default)s)",
     )
+    if choices:
+        default = list(default or choices)
+        found.add_argument("--only", nargs="*", default=default, choices=list(choices))
+        found.add_argument("--tables", nargs="*", help="names of sets; all by default")
+        found.add_argument("--seed", type=int, default=0)
     return found
 
 

@@ -61,10 +61,7 @@ def split(test, rng, n_rows=N_ROWS):
 
 
 def main(argv=None):
-    options = parser(__doc__, "completion")
-    options.add_argument("--only", nargs="*", default=list(METHODS), choices=list(METHODS))
-    options.add_argument("--tables", nargs="*", help="names of sets; all by default")
-    options.add_argument("--seed", type=int, default=0)
+    options = parser(__doc__, "completion", METHODS)
     args = options.parse_args(argv)
     set_threads(args.threads)
     warnings.simplefilter("ignore")

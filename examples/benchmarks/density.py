@@ -249,11 +249,8 @@ class Run:
 
 
 def main(argv=None):
-    options = parser(__doc__, "density")
-    options.add_argument("--only", nargs="*", default=BY_DEFAULT, choices=list(DENSITIES))
-    options.add_argument("--tables", nargs="*", help="names of sets; all by default")
+    options = parser(__doc__, "density", DENSITIES, BY_DEFAULT)
     options.add_argument("--splits", type=int, metavar="K", help="random splits of each")
-    options.add_argument("--seed", type=int, default=0)
     options.add_argument("--resume", action="store_true", help="keep the results found in --out")
     args = options.parse_args(argv)
     set_threads(args.threads)

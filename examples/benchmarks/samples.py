@@ -183,11 +183,8 @@ def figure(results, names, path):
 
 
 def main(argv=None):
-    options = parser(__doc__, "samples")
-    options.add_argument("--only", nargs="*", default=list(GENERATORS), choices=list(GENERATORS))
-    options.add_argument("--sets", nargs="*", help="names of sets; all by default")
+    options = parser(__doc__, "samples", GENERATORS)
     options.add_argument("--forest-seconds", type=float, default=150.0, help="cap of ForestFlow")
-    options.add_argument("--seed", type=int, default=0)
     args = options.parse_args(argv)
     set_threads(args.threads)
     names = [name for name in args.only if not missing(name)]
@@ -200,7 +197,7 @@ def main(argv=None):
         content = {"settings": settings(args), "sets": results}
         save(args.out, args.benchmark, content, "\n".join(parts))
 
-    wanted = args.sets or (["EightGaussians", "diabetes"] if args.quick else None)
+    wanted = args.tables or (["EightGaussians", "diabetes"] if args.quick else None)
     available = data_sets(args.data, names=wanted)
     if args.quick:
         report(
