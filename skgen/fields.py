@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
-from torch.func import vjp
 
 from .base import check_n_samples
 from .bases import BasedFlow
-from .core.divergence import jacobian_product
+from .core.divergence import jacobian_product, transposed_jacobian_product
 from .core.interfaces import join
 from .core.samplers import LAST_TIME, langevin_step
 
@@ -97,10 +96,11 @@ class FieldDensity(BasedFlow):
 
         def at(rows: Tensor) -> Tensor:
             x, conditions = rows[:, : flow.n_features], rows[:, flow.n_features :]
-            (z, log_det), pull = cast(Any, vjp(bijection, x))
+            z, log_det = bijection(x)
             time = rows.new_tensor(float(t))
             score = flow.path.score(time, flow.parts(time, join(z, conditions)))
-            return pull((score, torch.ones_like(log_det)))[0]
+            directions = score, torch.ones_like(log_det)
+            return transposed_jacobian_product(bijection, x, directions)
 
         return self._by_chunks(X, at, y)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -16,7 +17,31 @@ def jacobian_product(
 ) -> tuple[Any, Any]:
     """Value of a function and the product of its Jacobian with a direction, in forward mode."""
     _load_forward_mode()
-    return torch.func.jvp(function, (x,), (direction,))  # type: ignore[return-value]
+    with _outside_inference_mode():
+        return torch.func.jvp(function, (_own(x),), (_own(direction),))  # type: ignore[return-value]
+
+
+def transposed_jacobian_product(
+    function: Callable[[Tensor], Any], x: Tensor, directions: tuple[Tensor, ...]
+) -> Tensor:
+    """Product of the transposed Jacobian of a function of several values with a direction each."""
+    with _outside_inference_mode():
+        _, pull = torch.func.vjp(function, _own(x))  # type: ignore[misc]
+        return pull(tuple(_own(direction) for direction in directions))[0]
+
+
+@contextmanager
+def _outside_inference_mode() -> Iterator[None]:
+    """Leave inference mode, where older versions of PyTorch say that all derivatives are 0."""
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(False), torch.no_grad():
+            yield
+    else:
+        yield
+
+
+def _own(x: Tensor) -> Tensor:
+    return x.clone() if x.is_inference() else x
 
 
 @cache

@@ -5,7 +5,34 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from skgen.core.divergence import draw_probes, exact_divergence, hutchinson_divergence
+from skgen.core.divergence import (
+    draw_probes,
+    exact_divergence,
+    hutchinson_divergence,
+    jacobian_product,
+    transposed_jacobian_product,
+)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_products_with_the_jacobian(inference):
+    x, direction = torch.randn(2, 7, 3, dtype=torch.float64)
+    jacobian = torch.stack([row.cos().diag() + row.outer(torch.ones(3)) for row in x])
+    jacobian += x.sum(1)[:, None, None] * torch.eye(3)
+
+    def field(x):
+        return torch.sin(x) + x * x.sum(1, keepdim=True)
+
+    def fields(x):
+        return field(x), x.square().sum(1)
+
+    with torch.inference_mode(inference):
+        x, direction = x + 0, direction + 0
+        value, product = jacobian_product(field, x, direction)
+        back = transposed_jacobian_product(fields, x, (direction, torch.ones(7).double()))
+    assert_close(value, field(x))
+    assert_close(product, (jacobian @ direction[:, :, None])[:, :, 0])
+    assert_close(back, (jacobian.mT @ direction[:, :, None])[:, :, 0] + 2 * x)
 
 
 @pytest.mark.parametrize("d", [1, 2, 5])
