@@ -258,9 +258,10 @@ def check_rows(estimator: BaseEstimator, X: Any, **options: Any) -> np.ndarray:
 
     Its own message for NaN goes on to recommend classifiers, and those for text name no column.
     """
+    X = to_array(X)
     options = {"dtype": [np.float64, np.float32], "ensure_all_finite": False, **options}
     try:
-        rows: np.ndarray = validate_data(estimator, to_array(X), **options)
+        rows: np.ndarray = validate_data(estimator, X, **options)
     except (TypeError, ValueError):
         _refuse_other_than_numbers(estimator, X)
         raise

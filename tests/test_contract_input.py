@@ -3,6 +3,7 @@
 import numpy as np
 import pandas
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 from scipy.sparse import csr_array
 from sklearn.base import clone
@@ -33,6 +34,10 @@ BAD_ROWS = [
     pytest.param(csr_array(X), TypeError, "Sparse data was passed", id="sparse"),
     pytest.param([["a", 1]] * 9, ValueError, r"\(s\) 0 .* not convert string .* 'a'", id="strings"),
     pytest.param(TIMES, TypeError, r"\(s\) 1.* of X .* not 'Timestamp'", id="times"),
+    pytest.param(
+        torch.tensor(X[:, 0], requires_grad=True), ValueError, "Expected 2D array", id="leaf"
+    ),
+    pytest.param([[1.0], [2.0, 3.0]], ValueError, "inhomogeneous shape", id="ragged"),
     pytest.param(X[:, 0], ValueError, "Expected 2D array, got 1D array", id="1d"),
     pytest.param(X[None], ValueError, "Found array with dim 3", id="3d"),
     pytest.param(X[:0], ValueError, r"Found array with 0 sample\(s\)", id="empty"),
