@@ -18,7 +18,7 @@ def jacobian_product(
     """Value of a function and the product of its Jacobian with a direction, in forward mode."""
     _load_forward_mode()
     with _outside_inference_mode():
-        return torch.func.jvp(function, (_own(x),), (_own(direction),))  # type: ignore[return-value]
+        return torch.func.jvp(function, (_normal(x),), (_normal(direction),))  # type: ignore[return-value]
 
 
 def transposed_jacobian_product(
@@ -26,8 +26,8 @@ def transposed_jacobian_product(
 ) -> Tensor:
     """Product of the transposed Jacobian of a function of several values with a direction each."""
     with _outside_inference_mode():
-        _, pull = torch.func.vjp(function, _own(x))  # type: ignore[misc]
-        return pull(tuple(_own(direction) for direction in directions))[0]
+        _, pull = torch.func.vjp(function, _normal(x))  # type: ignore[misc]
+        return pull(tuple(_normal(direction) for direction in directions))[0]
 
 
 @contextmanager
@@ -40,7 +40,8 @@ def _outside_inference_mode() -> Iterator[None]:
         yield
 
 
-def _own(x: Tensor) -> Tensor:
+def _normal(x: Tensor) -> Tensor:
+    """The tensor, or a copy that is not an inference tensor, which has no derivatives."""
     return x.clone() if x.is_inference() else x
 
 
