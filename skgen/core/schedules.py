@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .paths import GaussianPath
 from .splines import Bins, monotone_slopes
+from .workspace import is_tracked
 
 
 def linear_betas(n: int) -> Tensor:
@@ -60,6 +61,7 @@ class SchedulePath(GaussianPath):
         self.steps = torch.arange(n + 1, dtype=torch.float64)
         self.loss = torch.cat([log_levels.new_zeros(1), -log_levels])  # -log alpha_bar
         self.slopes = monotone_slopes(self.steps, self.loss)
+        self.of_steps = torch.stack(_coefficients(self.loss), dim=1).tolist()
         self.interval = (0.0, 1 - 1 / n)  # of training: from the last step to the first
 
     def _loss(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,12 +72,19 @@ class SchedulePath(GaussianPath):
         return value, point.log_slope.exp()
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        loss, _ = self._loss(t)
-        return (-0.5 * loss).exp(), (-torch.expm1(-loss)).sqrt()
+        # A step of a small network costs less than the curve.
+        if t.dim() == 0 and not is_tracked():
+            step = self.n_timesteps * (1 - float(t))
+            if 0 <= round(step) <= self.n_timesteps and math.isclose(
+                step, round(step), abs_tol=1e-9
+            ):
+                alpha, sigma = self.of_steps[round(step)]
+                return t.new_tensor(alpha), t.new_tensor(sigma)
+        return _coefficients(self._loss(t)[0])
 
     def derivatives(self, t: Tensor) -> tuple[Tensor, Tensor]:
         loss, slope = self._loss(t)
-        alpha, sigma = (-0.5 * loss).exp(), (-torch.expm1(-loss)).sqrt()
+        alpha, sigma = _coefficients(loss)
         rate = 0.5 * self.n_timesteps * slope
         return rate * alpha, -rate * alpha**2 / sigma
 
@@ -90,3 +99,8 @@ class SchedulePath(GaussianPath):
         t = torch.tensor(1 - step / self.n_timesteps, dtype=torch.float64)
         alpha, sigma = self.coefficients(t)
         return float(alpha), float(sigma)
+
+
+def _coefficients(loss: Tensor) -> tuple[Tensor, Tensor]:
+    """Coefficients of data and noise where ``-log alpha_bar`` is this."""
+    return (-0.5 * loss).exp(), (-torch.expm1(-loss)).sqrt()

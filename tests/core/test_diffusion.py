@@ -46,6 +46,12 @@ def test_path_goes_through_the_steps_of_the_chain(name, n):
         strict=True,
     ):
         assert torch.allclose(value, rate, rtol=1e-6)
+    on_steps = torch.arange(n, -1, -1, dtype=torch.float64) / n
+    with torch.no_grad():  # then those of the steps are looked up
+        for t in (*on_steps, on_steps[7] + 1e-4 / n):
+            expected = path.coefficients(t[None])
+            for found, value in zip(path.coefficients(t), expected, strict=True):
+                assert found == pytest.approx(float(value), rel=1e-11, abs=1e-15)
 
 
 def test_schedules_are_those_of_diffusers():
