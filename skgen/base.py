@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from .core.interfaces import Density
+from .core.modes import default_modes
 from .weights import check_weights, weighted_mean
 
 # Rows a pass, fewer where they have many columns, which bounds memory; flows divide them further.
@@ -94,7 +95,7 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
         ValueError
             If X or a parameter is invalid. The estimator then keeps its former state.
         """
-        with unchanged_on_error(self):
+        with unchanged_on_error(self), default_modes():
             X = check_rows(self, X, ensure_min_samples=2)
             if sample_weight is not None:
                 sample_weight = check_weights(sample_weight, X)
@@ -148,6 +149,7 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
         """
         return self._draw(n_samples, random_state)
 
+    @default_modes()
     def _draw(
         self,
         n_samples: int,
@@ -194,6 +196,7 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
         source = self.random_state if random_state is None else random_state
         return torch.Generator(device).manual_seed(_draw_seed(source))
 
+    @default_modes()
     def _by_chunks(self, X: Any, function: Callable[[Tensor], Tensor], y: Any = None) -> np.ndarray:
         """Apply a row-wise function of tensors to validated rows, with bounded memory."""
         check_is_fitted(self)

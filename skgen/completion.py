@@ -18,6 +18,7 @@ from .core.conditioning import ConditionalMixture, GaussianMixture, last_of_chai
 from .core.interfaces import Bijection, join
 from .core.marginals import Whitening
 from .core.models import Preconditioned
+from .core.modes import default_modes
 from .defended import DefendedDensity
 
 MAX_NUMBERS = 2**18  # in the proposals of a batch of rows
@@ -83,6 +84,7 @@ class CompletingDensity(DefendedDensity):
         """
         return self._complete(X_partial, random_state, n_proposals)
 
+    @default_modes()
     def _complete(self, X_partial: Any, random_state: Any, n_proposals: int, y: Any = None) -> Any:
         check_is_fitted(self)
         check_scalar(n_proposals, "n_proposals", Integral, min_val=1)

@@ -178,17 +178,21 @@ class DefendedDensity(BaseDensity):
         else:
             self.module_ = mixture
 
-    @property
-    def _undefended(self) -> Density:
-        """The trained density without its defence, of rows as they are."""
+    def _of_rows(self, density: Density) -> Density:
+        """A density of rows on the line as one of rows as they are."""
         module = self.module_
-        return (
-            Folded(module.folding, self._density) if isinstance(module, Folded) else self._density
-        )
+        return Folded(module.folding, density) if isinstance(module, Folded) else density
 
     def _unfold(self, x: Tensor) -> Tensor:
         """Rows on the line."""
         return self.module_.folding.unfold(x) if isinstance(self.module_, Folded) else x
+
+    def _turned(self, x: Tensor) -> Tensor:
+        """Positions on the line, those on circles turned to where the rows were on it."""
+        if not isinstance(self.module_, Folded):
+            return x
+        folding = self.module_.folding
+        return folding.unfold(x, torch.zeros_like(folding.discrete))
 
     def _fold(self, x: Tensor) -> Tensor:
         """Rows from the line."""

@@ -15,6 +15,7 @@ from .base import check_n_samples
 from .bases import BasedFlow
 from .core.divergence import jacobian_product, transposed_jacobian_product
 from .core.interfaces import join
+from .core.modes import default_modes
 from .core.samplers import LAST_TIME, langevin_step
 
 
@@ -41,7 +42,8 @@ class FieldDensity(BasedFlow):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Positions in the units of the training data.
+            Positions in the units of the training data. They need not be whole numbers in columns
+            that are ``discrete``, where the flow has the number k from k to k + 1.
         t : float
             Time from 0, noise, to 1, data.
         y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
@@ -57,7 +59,7 @@ class FieldDensity(BasedFlow):
         density, flow = self._density, self._model
 
         def at(rows: Tensor) -> Tensor:
-            z, time = density.precondition(rows)[0], rows.new_tensor(float(t))
+            z, time = density.precondition(self._turned(rows))[0], rows.new_tensor(float(t))
             velocity = flow.path.velocity(time, flow.parts(time, z))
             z = z[:, : density.n_features]
             return jacobian_product(density.bijection.inverse, z, velocity)[1]
@@ -70,7 +72,7 @@ class FieldDensity(BasedFlow):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Positions in the units of the training data.
+            Positions as in `velocity`.
         t : float
             Time from 0, noise, to 1, data, where a path without noise has no score function that
             the velocity could tell.
@@ -95,7 +97,7 @@ class FieldDensity(BasedFlow):
             raise ValueError(f"The path has no noise at t={t}, so velocity gives no score there.")
 
         def at(rows: Tensor) -> Tensor:
-            x, conditions = rows[:, : flow.n_features], rows[:, flow.n_features :]
+            x, conditions = self._turned(rows).tensor_split([flow.n_features], dim=1)
             z, log_det = bijection(x)
             time = rows.new_tensor(float(t))
             score = flow.path.score(time, flow.parts(time, join(z, conditions)))
@@ -175,6 +177,7 @@ class FieldDensity(BasedFlow):
             y,
         )
 
+    @default_modes()
     def straightness(self, n_samples: int = 1000, random_state: Any = None, y: Any = None) -> float:
         """How much the ways of the flow deviate from straight lines at constant speed.
 

@@ -92,7 +92,8 @@ def from_pipeline(
     estimator._image_range, estimator._image_dtype = (low, high), np.dtype(image_dtype)
     estimator._supports = declared_supports(estimator)
     generator = torch.Generator().manual_seed(0)
-    model = estimator._build_model(torch.zeros(1, estimator.n_features_in_), generator)
+    row = torch.zeros(1, estimator.n_features_in_, dtype=torch.float32)
+    model = estimator._build_model(row, generator)
     network = cast(UNetVelocity, model.network)
     network.unet.load_state_dict(unet.state_dict())
     network.prediction = pipeline.scheduler.config.prediction_type

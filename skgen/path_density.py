@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, cast
@@ -19,6 +18,9 @@ from tqdm import tqdm
 from .base import check_n_samples
 from .core.diffusion_samplers import DiffusionSampler
 from .core.flow import Flow
+from .core.interfaces import Density
+from .core.models import Mixture, Preconditioned
+from .core.modes import default_modes
 from .core.reflow import Reflow
 from .core.samplers import (
     TIME_GRIDS,
@@ -38,6 +40,7 @@ STOCHASTIC = ("euler_maruyama", "stochastic_heun")
 class PathDensity(FieldDensity):
     """Base of the densities whose model is a `Flow`: samplers, trajectories and reflow."""
 
+    @default_modes()
     def sample(
         self,
         n_samples: int = 1,
@@ -97,35 +100,26 @@ class PathDensity(FieldDensity):
         chosen, sampler = None, sampler or self._default_sampler()
         if sampler != "exact":
             chosen = self._sampler(sampler, n_steps, time_grid, diffusion, n_corrections)
-        with self._sampling(chosen, y, guidance):
-            density = self._undefended if guidance else None
-            return self._draw(n_samples, random_state, conditions, density)
+        mixture = self._with_flows(sampler=chosen, guidance=_checked_guidance(guidance, y))
+        density = mixture.components[0] if guidance else mixture
+        density = self._of_rows(cast(Density, density))
+        return self._draw(n_samples, random_state, conditions, density)
 
-    @contextmanager
-    def _sampling(self, sampler: AnySampler | None, y: Any, guidance: float) -> Iterator[None]:
-        """Let the flows draw rows by a sampler, with guidance."""
-        check_scalar(guidance, "guidance", Real)
-        if guidance and y is None:
-            raise ValueError(f"guidance={guidance!r} leads to conditions y, but y is None.")
-        with self._flows_with(sampler=sampler, guidance=float(guidance)):
-            yield
-
-    @contextmanager
-    def _flows_with(self, **attributes: Any) -> Iterator[None]:
-        """Let the flows have these attributes for a while."""
-        flows = [cast(Flow, density.model) for density in (self._density, *self._others)]
-        former = [{name: getattr(flow, name) for name in attributes} for flow in flows]
-        try:
-            for flow in flows:
-                vars(flow).update(attributes)
-            yield
-        finally:
-            for flow, values in zip(flows, former, strict=True):
-                vars(flow).update(values)
+    def _with_flows(self, **attributes: Any) -> Mixture:
+        """The fitted mixture, but its flows have these attributes; other threads may use it."""
+        components = list(self._mixture.components)
+        for k in [0, *range(4, len(components))]:
+            density = cast(Preconditioned, components[k])
+            components[k] = Preconditioned(
+                density.bijection, _with(density.model, **attributes), density.n_features
+            )
+        weights = self._mixture.weights
+        mixture = Mixture(cast(list[Density], components), weights.tolist())
+        return mixture.to(weights.device)
 
     def _rough_log_prob(self, rows: Tensor) -> Tensor:
-        with self._flows_with(tolerance=PROPOSAL_TOLERANCE * self._model.tolerance):
-            return super()._rough_log_prob(rows)
+        tolerance = PROPOSAL_TOLERANCE * self._model.tolerance
+        return self._with_flows(tolerance=tolerance).log_prob(rows)
 
     def _sampler(
         self, sampler: str, n_steps: int | None, time_grid: str, diffusion: Any, n_corrections: int
@@ -166,6 +160,7 @@ class PathDensity(FieldDensity):
     def _default_n_steps(self, sampler: str) -> int:
         return 50
 
+    @default_modes()
     def reflow(
         self,
         n_samples: int = 20_000,
@@ -222,6 +217,7 @@ class PathDensity(FieldDensity):
         self._leave_others()
         return self
 
+    @default_modes()
     def sample_trajectory(
         self,
         n_samples: int = 1,
@@ -265,7 +261,9 @@ class PathDensity(FieldDensity):
         -------
         trajectory : ndarray of shape (n_steps + 1, n_samples, n_features)
             Positions in the units of X at the start and after each step of the sampler, the noise
-            first (mapped to these units like everything else) and the samples last.
+            first (mapped to these units like everything else) and the samples last. They move on
+            the line: on circles they may be a whole turn off, and whole numbers are not rounded
+            down yet.
         times : ndarray of shape (n_steps + 1,)
             Their times, if asked for.
         """
@@ -281,14 +279,30 @@ class PathDensity(FieldDensity):
             self._conditions(y, n_samples),
         )
         given = None if conditions is None else torch.tensor(conditions, device=device)
-        bijection, flow = self._density.bijection, self._model.given(given)
-        with self._sampling(chosen, y, guidance), torch.no_grad():
+        guided = _with(self._model, guidance=_checked_guidance(guidance, y))
+        bijection, flow = self._density.bijection, cast(Flow, guided).given(given)
+        with torch.no_grad():
             states = [
                 (t, bijection.inverse(z).cpu().numpy())
                 for t, z in chosen.positions(flow, n_samples, generator)
             ]
         times, trajectory = (np.stack(part) for part in zip(*states, strict=True))
         return (trajectory, times) if return_times else trajectory
+
+
+def _with(model: Density, **attributes: Any) -> Density:
+    """A model of the same tensors, but with these attributes."""
+    model = copy.copy(model)
+    vars(model).update(attributes)
+    return model
+
+
+def _checked_guidance(guidance: Any, y: Any) -> float:
+    """Strength of guidance; ValueError if there is nothing to lead to."""
+    check_scalar(guidance, "guidance", Real)
+    if guidance and y is None:
+        raise ValueError(f"guidance={guidance!r} leads to conditions y, but y is None.")
+    return float(guidance)
 
 
 def check_option(name: str, value: Any, options: Iterable[str]) -> None:

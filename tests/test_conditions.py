@@ -122,6 +122,8 @@ def test_guidance_makes_rows_more_typical(flow):
     assert guided.mean() > plain.mean() + 0.1
     by_steps = flow.sample(1000, random_state=0, y="right", guidance=2.0, sampler="rk4")
     assert by_steps.mean() == pytest.approx(guided.mean(), abs=0.1)
+    on_the_way = flow.sample_trajectory(1000, random_state=0, y="right", guidance=2.0)
+    assert on_the_way[-1].mean() == pytest.approx(guided.mean(), abs=0.1)
     assert_allclose(flow.sample(1000, random_state=0, y="right"), plain)
 
 

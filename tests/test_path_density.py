@@ -1,6 +1,7 @@
 """Paths, training targets, samplers, velocity and score function of the flows."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -128,6 +129,17 @@ def test_samplers_give_the_same_distribution(moons, sampler):
     )
     assert np.array_equal(drawn, again)
     assert moons.module_.components[0].model.sampler is None
+
+
+def test_threads_may_draw_by_different_samplers(moons):
+    def draw(k):
+        way = {"sampler": "euler", "n_steps": 1 + k} if k % 2 else {}
+        return moons.sample(300, random_state=0, **way)
+
+    alone = [draw(k) for k in range(12)]
+    with ThreadPoolExecutor(4) as threads:
+        for drawn, expected in zip(threads.map(draw, range(12)), alone, strict=True):
+            assert np.array_equal(drawn, expected)
 
 
 def test_langevin_dynamics_keep_the_density_of_their_time():

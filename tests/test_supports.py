@@ -164,6 +164,20 @@ def test_what_a_flow_can_do_keeps_to_the_bounds():
     assert (drawn >= 0).all() and (drawn[:, 1] <= 200).all()
 
 
+def test_positions_on_a_circle_are_the_same_a_turn_later():
+    rng = np.random.RandomState(0)
+    angle = rng.vonmises(0, 3, 400) % (2 * np.pi)  # on both sides of where the numbers begin
+    X = np.column_stack([angle, np.cos(angle) + 0.2 * rng.normal(size=400)])
+    declared = {"periodic": {0: (0, 2 * np.pi)}, "preconditioning": "standardize"}
+    flow = cheap_flow(**declared, max_iter=40).fit(X)
+    later = np.add(X, [2 * np.pi, 0])
+    for found in (flow.velocity, flow.score_function):
+        assert_allclose(found(X, 0.8), found(later, 0.8), rtol=1e-9, atol=1e-9)
+    near = np.array([[0.001, 1.0], [2 * np.pi - 0.001, 1.0]])
+    for found in (flow.velocity, flow.score_function):
+        assert_allclose(*found(near, 0.8), rtol=0.02, atol=0.02)
+
+
 def test_a_base_shares_the_bounds():
     X, bounds = ROWS["above"][0], {0: (2, None)}
     with pytest.raises(ValueError, match="base must have the same bounds, got GaussianMLE"):

@@ -236,8 +236,8 @@ class LULinear(Layer):
         self.register_buffer("order", order)
         self.register_buffer("back", order.argsort())
         # Below the diagonal L, above it U, on it the logarithm of the diagonal of U.
-        self.packed = nn.Parameter(torch.zeros(n_features, n_features))
-        self.bias = nn.Parameter(torch.zeros(n_features, 1))
+        self.packed = nn.Parameter(torch.zeros(n_features, n_features, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(n_features, 1, dtype=torch.float32))
 
     def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """Matrices L, without its ones, and U, and the log-determinant."""

@@ -62,9 +62,10 @@ class Conditioner(nn.Module):
         widths = [n_in, *hidden_layer_sizes]
         # The last column of each matrix of weights is the bias.
         for k, (n, m) in enumerate(pairwise(widths)):
-            uniform = 2 * torch.rand(n + 1, m, generator=generator).T.contiguous() - 1
+            drawn = torch.rand(n + 1, m, generator=generator, dtype=torch.float32)
+            uniform = 2 * drawn.T.contiguous() - 1
             self.register_parameter(f"weight_{k}", nn.Parameter(uniform / (n + 1) ** 0.5))
-        last = torch.zeros(n_out, widths[-1] + 1)
+        last = torch.zeros(n_out, widths[-1] + 1, dtype=torch.float32)
         self.register_parameter(f"weight_{len(hidden_layer_sizes)}", nn.Parameter(last))
 
     @property

@@ -60,7 +60,7 @@ def _mapped_halves(n_features: int, n_couplings: int, generator: torch.Generator
     patterns = torch.zeros(len(keeping), period, dtype=torch.bool)
     patterns.scatter_(1, torch.tensor(keeping), True)
     n_turns = (patterns[:, 1:] != patterns[:, :-1]).sum(1)
-    ties = torch.rand(len(patterns), generator=generator)
+    ties = torch.rand(len(patterns), generator=generator, dtype=torch.float32)
     patterns = patterns[(n_turns + ties).argsort(descending=True)]
     n_pairs = (n_features + 1) // 2
     first = patterns[torch.arange(n_pairs) % len(patterns)]

@@ -136,7 +136,9 @@ class StudentT(Density):
     def __init__(self, n_features: int) -> None:
         super().__init__()
         self.register_buffer("origin", torch.zeros(n_features, dtype=torch.float64))
-        self.log_freedom = nn.Parameter(torch.full((n_features,), math.log(10.0)))
+        self.log_freedom = nn.Parameter(
+            torch.full((n_features,), math.log(10.0), dtype=torch.float32)
+        )
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of rows (n, d)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_forward_mode = threading.RLock()  # PyTorch counts the levels of all threads together
+
 
 def jacobian_product(
     function: Callable[[Tensor], Any], x: Tensor, direction: Tensor
 ) -> tuple[Any, Any]:
     """Value of a function and the product of its Jacobian with a direction, in forward mode."""
-    _load_forward_mode()
-    with _outside_inference_mode():
+    with _forward_mode, _outside_inference_mode():
+        _load_forward_mode()
         return torch.func.jvp(function, (_normal(x),), (_normal(direction),))  # type: ignore[return-value]
 
 

@@ -45,7 +45,7 @@ def stratified(size: int, n_batches: int, like: Tensor, generator: torch.Generat
 @lru_cache(maxsize=8)
 def _masks(share: float, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A long mask: zeros by the share, and what keeps the mean at 1 for the rest."""
-    numbers = torch.rand(n, generator=torch.Generator().manual_seed(0))
+    numbers = torch.rand(n, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     return (numbers >= share).to(device, dtype) / (1 - share)
 
 
@@ -123,8 +123,9 @@ class Joint(Independent):
         """Yield indices of rows (n,) and noise (n, d), without end."""
         x, others = self.x, self.others
         while True:
-            shift = torch.rand(others.shape[1], generator=self.generator, device=x.device)
-            shift = shift.to(others.device, others.dtype)
+            shift = torch.rand(
+                others.shape[1], generator=self.generator, dtype=torch.float32, device=x.device
+            ).to(others.device, others.dtype)
             for part in others.split(self.at_once):
                 u = (part + shift).frac_()
                 place = (u[:, 0] * len(x)).long()

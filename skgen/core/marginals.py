@@ -105,7 +105,8 @@ class MarginalGaussianisation(Bijection):
     def __init__(self, x: Tensor, n_knots: int = 16, max_score: float = 2.8) -> None:
         super().__init__()
         n = len(x)
-        reach = min(max_score, -float(torch.special.ndtri(torch.tensor(1.0 / max(n, 3)))))
+        share = torch.tensor(1.0 / max(n, 3), dtype=torch.float32)
+        reach = min(max_score, -float(torch.special.ndtri(share)))
         scores = torch.linspace(-reach, reach, n_knots, dtype=x.dtype, device=x.device)
         quantiles = torch.stack(
             [_quantile(column, torch.special.ndtr(scores)) for column in x.T.contiguous()]

@@ -118,15 +118,15 @@ class VelocityNetwork(Network):
         self._space = Workspace()
         self.time_features = TimeFeatures(path)
         n_times = self.time_features.n_features
-        speed = torch.ones(2 * n_in + n_times, width)
+        speed = torch.ones(2 * n_in + n_times, width, dtype=torch.float32)
         speed[:n_in, :width_u], speed[n_in : 2 * n_in, :width_u] = self.speed_u, self.speed_u_zoom
         speed[:n_in, width_u:], speed[n_in : 2 * n_in, width_u:] = self.speed_p, self.speed_p_zoom
         self.register_buffer("speed", speed)
         weights = [_uniform(n, width, generator) for n in (2 * n_in, n_times)]
         self.weight_in = nn.Parameter(torch.cat(weights) / speed)
         self.hidden = nn.Parameter(_uniform(width_u, width_p, generator).T.contiguous())
-        self.out = nn.Parameter(torch.zeros(d, width_p))
-        self.bias_out = nn.Parameter(torch.zeros(d))
+        self.out = nn.Parameter(torch.zeros(d, width_p, dtype=torch.float32))
+        self.bias_out = nn.Parameter(torch.zeros(d, dtype=torch.float32))
 
     def forward(self, x: Tensor, features: Tensor, zoom: Tensor) -> Tensor:
         """Excess velocity (n, d) of rows (n, d + k) at times given by their features."""
@@ -236,31 +236,44 @@ class DeepVelocityNetwork(Network):
             nn.Parameter(_uniform(n_inputs + before, size, generator))
             for before, size in zip([0, *sizes[:-1]], sizes, strict=True)
         )
-        self.out = nn.Parameter(torch.zeros(sizes[-1], n_features))
-        self.bias_out = nn.Parameter(torch.zeros(n_features))
+        self.out = nn.Parameter(torch.zeros(sizes[-1], n_features, dtype=torch.float32))
+        self.bias_out = nn.Parameter(torch.zeros(n_features, dtype=torch.float32))
 
     def forward(self, x: Tensor, features: Tensor, zoom: Tensor) -> Tensor:
         """See `VelocityNetwork.forward`."""
+        return self._output(list(self.weights), self.out, self.bias_out, x, features, zoom)
+
+    def _output(
+        self,
+        weights: Sequence[Tensor],
+        out: Tensor,
+        bias_out: Tensor,
+        x: Tensor,
+        features: Tensor,
+        zoom: Tensor,
+    ) -> Tensor:
         inputs = torch.cat([x, zoom * x, features], dim=1)
         hidden = inputs[:, :0]
-        for weight in self.weights:
+        for weight in weights:
             hidden = torch.cat([inputs, hidden], dim=1) @ weight
             hidden = ACTIVATIONS[self.activation].function(hidden)
-        return torch.addmm(self.bias_out, hidden, self.out)
+        return torch.addmm(bias_out, hidden, out)
 
     def field(
         self, dtype: torch.dtype, divergence: bool = False, times: Sequence[float] = ()
     ) -> Field:
         """See `VelocityNetwork.field`."""
-        weights = {name: p.detach().to(dtype) for name, p in self.named_parameters()}
+        *weights, out, bias_out = (
+            p.detach().to(dtype) for p in (*self.weights, self.out, self.bias_out)
+        )
 
         def excess(t: float, x: Tensor) -> Tensor:
             times = self.time_features(x.new_full((len(x), 1), t))
-            d = len(self.bias_out)
+            d = len(bias_out)
 
             def call(moved: Tensor) -> Tensor:
                 rows = torch.cat([moved, x[:, d:]], dim=1)
-                return torch.func.functional_call(self, weights, (rows, *times))
+                return self._output(weights, out, bias_out, rows, *times)
 
             return exact_divergence(call, x[:, :d]) if divergence else call(x[:, :d])
 
@@ -281,4 +294,5 @@ def velocity_network(
 
 
 def _uniform(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
-    return (2 * torch.rand(n_in, n_out, generator=generator) - 1) / math.sqrt(n_in)
+    uniform = torch.rand(n_in, n_out, generator=generator, dtype=torch.float32)
+    return (2 * uniform - 1) / math.sqrt(n_in)

@@ -61,7 +61,8 @@ def refined(
     change = (result - before).abs() / divisor
     error = _largest(torch.maximum(change, (before - earlier).abs() / divisor**2))
     error = _seen(error, result, others, divisor)
-    made = torch.zeros(len(x), device=x.device)  # doublings of a row so far, and as they should be
+    # Doublings of a row so far, and as they should be.
+    made = torch.zeros(len(x), dtype=torch.float32, device=x.device)
     wanted = made + _needed(error / tolerance, divisor)
     for doublings in range(1, MAX_DOUBLINGS + 1):
         rows = (wanted.clamp(max=MAX_DOUBLINGS) == doublings).nonzero().squeeze(1)

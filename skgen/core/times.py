@@ -53,11 +53,10 @@ class TimeFeatures(nn.Module):
     ) -> None:
         super().__init__()
         self.path, self.resolution = path, resolution
-        phases = torch.tensor([0.0, math.pi / 2]).repeat_interleave(n_frequencies)
-        self.register_buffer("phases", phases)
-        self.register_buffer(
-            "frequencies", torch.logspace(0, math.log10(self.fastest), n_frequencies).repeat(2)
-        )
+        phases = torch.tensor([0.0, math.pi / 2], dtype=torch.float32)
+        self.register_buffer("phases", phases.repeat_interleave(n_frequencies))
+        waves = torch.logspace(0, math.log10(self.fastest), n_frequencies, dtype=torch.float32)
+        self.register_buffer("frequencies", waves.repeat(2))
         self.n_features = 2 * n_frequencies + 3
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.forward_ad import unpack_dual
 from torch.nn.functional import pad
 
 from .divergence import exact_divergence
 from .networks import Field, Network
 from .paths import LinearPath
 from .schedules import SchedulePath
+
+_global_state = threading.Lock()
 
 
 def unet_settings(
@@ -155,7 +157,7 @@ class UNetVelocity(Network):
         images = pad(position.float().view(-1, *self.image_shape), self.margins)
         # Forward derivatives do not go through mixed precision, and would be too rough; nor do
         # they go through norms of images whose channels come last.
-        plain = unpack_dual(x).tangent is not None
+        plain = torch._C._are_functorch_transforms_active()
         if x.is_cuda and not plain:
             images = images.to(memory_format=torch.channels_last)
         mixed = self.autocast is not None and not plain
@@ -210,11 +212,17 @@ def _build(
     from diffusers.models import attention_processor as attention
 
     seed = int(torch.randint(2**62, (), generator=generator))
-    with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator
+    # Layers draw their weights from the global generator, in the global type.
+    with _global_state, torch.random.fork_rng(devices=[]):
+        dtype = torch.get_default_dtype()
         torch.default_generator.manual_seed(seed)
-        unet = diffusers.UNet2DModel(**settings)
-        width = unet.time_embedding.linear_2.out_features
-        embedding = nn.Linear(n_conditions, width, bias=False) if n_conditions else None
+        torch.set_default_dtype(torch.float32)
+        try:
+            unet = diffusers.UNet2DModel(**settings)
+            width = unet.time_embedding.linear_2.out_features
+            embedding = nn.Linear(n_conditions, width, bias=False) if n_conditions else None
+        finally:
+            torch.set_default_dtype(dtype)
     nn.init.zeros_(unet.conv_out.weight)
     nn.init.zeros_(unet.conv_out.bias)
     for module in unet.modules():
