@@ -48,7 +48,7 @@ class PathDensity(FieldDensity):
         *,
         sampler: str | None = None,
         n_steps: int | None = None,
-        time_grid: str = "uniform",
+        time_grid: str | None = None,
         diffusion: Any = None,
         n_corrections: int = 0,
         y: Any = None,
@@ -70,9 +70,9 @@ class PathDensity(FieldDensity):
             solve instead ``dx = (v + eps s) dt + sqrt(2 eps) dW`` with the score function s, which
             has the same distribution at all times and corrects errors of the velocity on the way.
         n_steps : int, default=None
-            Steps of ``sampler``; None is 50.
-        time_grid : {"uniform", "quadratic", "three_halves", "cosine"}, default="uniform"
-            Times of the steps: equal; shorter near the data, as ``1 - (1 - u)^2`` and
+            Steps of ``sampler``; None is 50. "exact" takes as many as it needs.
+        time_grid : {"uniform", "quadratic", "three_halves", "cosine"}, default=None
+            Times of the steps: equal, the default; shorter near the data, as ``1 - (1 - u)^2`` and
             ``1 - (1 - u)^1.5`` for equal steps of u; shorter at both ends. "three_halves" is the
             most accurate on many tables with ``sampler="adams"`` and 8 to 12 steps.
         diffusion : float or callable, default=None
@@ -93,13 +93,17 @@ class PathDensity(FieldDensity):
         X : ndarray of shape (n_samples, n_features)
             Rows in the units of the training data, float64. A frame with the names of the
             training columns if ``set_output(transform="pandas")`` or ``"polars"`` is in force.
+
+        Raises
+        ------
+        ValueError
+            If an option is invalid, or is none of the sampler's.
         """
         check_is_fitted(self)
         check_n_samples(n_samples)
         conditions = self._conditions(y, n_samples)
-        chosen, sampler = None, sampler or self._default_sampler()
-        if sampler != "exact":
-            chosen = self._sampler(sampler, n_steps, time_grid, diffusion, n_corrections)
+        sampler = sampler or self._default_sampler()
+        chosen = self._sampler(sampler, n_steps, time_grid, diffusion, n_corrections, "uniform")
         mixture = self._with_flows(sampler=chosen, guidance=_checked_guidance(guidance, y))
         density = mixture.components[0] if guidance else mixture
         density = self._of_rows(cast(Density, density))
@@ -122,15 +126,32 @@ class PathDensity(FieldDensity):
         return self._with_flows(tolerance=tolerance).log_prob(rows)
 
     def _sampler(
-        self, sampler: str, n_steps: int | None, time_grid: str, diffusion: Any, n_corrections: int
-    ) -> AnySampler:
+        self,
+        sampler: str,
+        n_steps: int | None,
+        time_grid: str | None,
+        diffusion: Any,
+        n_corrections: int,
+        default_grid: str,
+    ) -> AnySampler | None:
+        """What draws rows, or None for the accurate solution."""
+        options = {"time_grid": time_grid, "diffusion": diffusion}
+        options["n_corrections"] = n_corrections or None
+        if sampler == "exact":
+            _refuse_options(
+                sampler,
+                {"n_steps": n_steps, **options},
+                " It takes the steps that solver_tol asks for; to choose them, name a solver, such "
+                "as sampler='adams'.",
+            )
+            return None
         n_steps = self._default_n_steps(sampler) if n_steps is None else n_steps
         own = self._own_samplers(sampler, n_steps)
         if own is not None:
             check_scalar(n_steps, "n_steps", Integral, min_val=1)
-            if diffusion is not None or n_corrections:
-                raise ValueError(f"sampler={sampler!r} takes no diffusion and no n_corrections.")
+            _refuse_options(sampler, options)
             return own
+        time_grid = default_grid if time_grid is None else time_grid
         check_option("sampler", sampler, ["exact", *SOLVERS, *STOCHASTIC, *self._own_names])
         check_option("time_grid", time_grid, TIME_GRIDS)
         check_scalar(n_steps, "n_steps", Integral, min_val=1)
@@ -225,7 +246,7 @@ class PathDensity(FieldDensity):
         *,
         sampler: str | None = None,
         n_steps: int | None = None,
-        time_grid: str = "quadratic",
+        time_grid: str | None = None,
         diffusion: Any = None,
         n_corrections: int = 0,
         return_times: bool = False,
@@ -244,8 +265,8 @@ class PathDensity(FieldDensity):
             As in `sample`, but "exact" stands for ``solver``.
         n_steps : int, default=None
             As in `sample`; with ``solver``, None is the ``n_steps`` of the estimator.
-        time_grid : {"quadratic", "uniform", "three_halves", "cosine"}, default="quadratic"
-            As in `sample`.
+        time_grid : {"uniform", "quadratic", "three_halves", "cosine"}, default=None
+            As in `sample`, but None is "quadratic".
         diffusion : float or callable, default=None
             As in `sample`.
         n_corrections : int, default=0
@@ -271,8 +292,8 @@ class PathDensity(FieldDensity):
         check_n_samples(n_samples)
         sampler = sampler or self._default_sampler()
         if sampler == "exact":
-            sampler, n_steps = self.solver, n_steps or self.n_steps
-        chosen = self._sampler(sampler, n_steps, time_grid, diffusion, n_corrections)
+            sampler, n_steps = self.solver, self.n_steps if n_steps is None else n_steps
+        chosen = self._sampler(sampler, n_steps, time_grid, diffusion, n_corrections, "quadratic")
         device = self._place_module()
         generator, conditions = (
             self._generator(random_state, device),
@@ -284,7 +305,7 @@ class PathDensity(FieldDensity):
         with torch.no_grad():
             states = [
                 (t, bijection.inverse(z).cpu().numpy())
-                for t, z in chosen.positions(flow, n_samples, generator)
+                for t, z in cast(AnySampler, chosen).positions(flow, n_samples, generator)
             ]
         times, trajectory = (np.stack(part) for part in zip(*states, strict=True))
         return (trajectory, times) if return_times else trajectory
@@ -303,6 +324,13 @@ def _checked_guidance(guidance: Any, y: Any) -> float:
     if guidance and y is None:
         raise ValueError(f"guidance={guidance!r} leads to conditions y, but y is None.")
     return float(guidance)
+
+
+def _refuse_options(sampler: str, options: dict[str, Any], hint: str = "") -> None:
+    """Raise ValueError if some are not None: the sampler has no use for them."""
+    given = [f"{name}={value!r}" for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(f"sampler={sampler!r} takes no {' and no '.join(given)}.{hint}")
 
 
 def check_option(name: str, value: Any, options: Iterable[str]) -> None:

@@ -131,7 +131,7 @@ def test_conditional_and_guided():
         (lambda d: cheap_diffusion(beta_schedule=np.zeros(100)).fit(X), "between 0 and 1"),
         (lambda d: d.sample(2, sampler="dpm"), "sampler must be one of.*'dpm_solver"),
         (lambda d: d.sample(2, sampler="ddim", n_steps=0), "n_steps == 0"),
-        (lambda d: d.sample(2, sampler="ddim", diffusion=1.0), "takes no diffusion"),
+        (lambda d: d.sample(2, sampler="ddim", diffusion=1.0), "takes no diffusion=1.0."),
         (lambda d: d.add_noise(X, 301), "step == 301"),
         (lambda d: d.elbo(X, n_draws=0), "n_draws == 0"),
     ],

@@ -300,6 +300,11 @@ def test_hutchinson_is_unbiased_with_the_error_it_reports(kind, sizes):
         (lambda f: f.sample(2, sampler="eular"), r"sampler must be one of \['adams'.*got 'eular'"),
         (lambda f: f.sample(2, sampler="rk4", time_grid="log"), "time_grid must be one of"),
         (lambda f: f.sample(2, sampler="rk4", n_steps=0), "n_steps == 0"),
+        (
+            lambda f: f.sample(2, n_steps=8),
+            "takes no n_steps=8. It takes the steps that solver_tol",
+        ),
+        (lambda f: f.sample(2, time_grid="log", n_corrections=1), "='log' and no n_corrections=1."),
         (lambda f: f.sample(2, sampler="rk4", diffusion=1.0), "sampler='rk4' solves an ODE"),
         (lambda f: f.sample(2, sampler="euler_maruyama", diffusion=-1.0), "must not be negative"),
         (lambda f: f.velocity(X, 1.5), "t == 1.5"),
