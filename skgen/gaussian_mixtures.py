@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from functools import cache
+from threading import Lock
 
 import numpy as np
 import torch
@@ -31,6 +32,10 @@ N_FOLDS = 5
 LEAST_SHARE = 1e-4  # of the rows; mixtures with less are left out
 
 
+# Of what belongs to the process and is put back: two threads at once would put back each other's.
+_alone = Lock()
+
+
 class QuietMixture(GaussianMixture):
     """Gaussian mixture that does not mind if EM stops early: any state of it is a density.
 
@@ -39,7 +44,7 @@ class QuietMixture(GaussianMixture):
     """
 
     def fit(self, X, y=None):
-        with _libraries().limit(limits=1), warnings.catch_warnings():
+        with _alone, _libraries().limit(limits=1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return super().fit(X, y)
 

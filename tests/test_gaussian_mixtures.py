@@ -1,5 +1,6 @@
 import itertools
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -167,3 +168,14 @@ def test_mixtures_are_fitted_by_one_thread(monkeypatch):
         fit_gaussian_mixture(0, 2, Z)
         assert numbers() == before
     assert before == {2} and all(found == {1} for found in during) and during
+
+
+def test_threads_put_back_what_was_there():
+    _libraries.cache_clear()
+    with threadpool_limits(2), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = threadpool_info(), list(warnings.filters)
+        for _ in range(5):
+            with ThreadPoolExecutor(4) as threads:
+                list(threads.map(lambda seed: fit_gaussian_mixture(seed, 4, Z), range(8)))
+            assert (threadpool_info(), list(warnings.filters)) == before

@@ -40,7 +40,7 @@ ALLOWED = {
     "marginals": {"bijections", "splines"},
     "supports": {"gaussian"},
     "samplers": {"gaussian", "paths", "solvers"},
-    "schedules": {"paths", "splines"},
+    "schedules": {"paths", "splines", "workspace"},
     "diffusion_samplers": {"gaussian", "paths", "samplers", "schedules"},
     "objectives": {"gaussian", "times"},
     "matching": {
