@@ -276,7 +276,7 @@ def check_rows(estimator: BaseEstimator, X: Any, **options: Any) -> np.ndarray:
                 f"column(s) {columns}. {type(estimator).__name__} needs finite numbers: drop those "
                 "rows or fill them in."
             )
-    return rows
+    return rows if min(rows.strides) >= 0 else rows.copy()  # which tensors take no less
 
 
 def _refuse_other_than_numbers(estimator: BaseEstimator, X: Any) -> None:
@@ -352,7 +352,10 @@ def _draw_seed(random_state: Any) -> int:
 
 def to_array(X: Any) -> Any:
     """Take torch tensors, also from a GPU, as scikit-learn takes arrays."""
-    return X.detach().cpu().numpy() if isinstance(X, Tensor) else X
+    if not isinstance(X, Tensor):
+        return X
+    X = X.detach().cpu().resolve_neg()
+    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()
 
 
 @contextmanager

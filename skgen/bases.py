@@ -128,7 +128,11 @@ class BasedFlow(ConditionalFlow):
         """
         if X_base is not None:
             X_base = check_array(
-                to_array(X_base), dtype=np.float64, ensure_min_samples=2, input_name="X_base"
+                to_array(X_base),
+                dtype=np.float64,
+                order="C",
+                ensure_min_samples=2,
+                input_name="X_base",
             )
         val = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
         with lent(self, _X_base=X_base):

@@ -84,9 +84,10 @@ def memmap(X, folder):
         lambda X, _: polars.DataFrame(X, schema=["a", "b"]),
         lambda X, _: X.astype(np.int64),
         lambda X, _: np.asfortranarray(X),
+        lambda X, _: X[::-1].copy()[::-1],  # with a negative stride
         memmap,
     ],
-    ids=["list", "tensor", "leaf", "pandas", "polars", "int", "fortran", "memmap"],
+    ids=["list", "tensor", "leaf", "pandas", "polars", "int", "fortran", "reversed", "memmap"],
 )
 def test_kinds_of_input_agree_and_are_not_modified(estimator, make, tmp_path):
     whole = np.round(4 * X)
@@ -95,6 +96,15 @@ def test_kinds_of_input_agree_and_are_not_modified(estimator, make, tmp_path):
     assert_allclose(estimator.fit(rows).score_samples(rows), expected, atol=1e-10)
     after = rows.detach().numpy() if isinstance(rows, torch.Tensor) else np.asarray(rows)
     assert_array_equal(after, whole)
+
+
+def test_tensors_that_numpy_does_not_know():
+    rows, fitted = np.round(4 * X), fit_once("gaussian")
+    expected = fitted.score_samples(rows.astype(np.float32))
+    assert_array_equal(fitted.score_samples(torch.tensor(rows).bfloat16()), expected)
+    lazily = torch.tensor(-1j * rows).conj().imag  # only marked as negated
+    assert lazily.is_neg()
+    assert_allclose(fitted.score_samples(lazily), fitted.score_samples(rows))
 
 
 def test_result_follows_the_dtype(fitted):
