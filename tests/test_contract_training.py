@@ -10,11 +10,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
+from skgen import GaussianMLE
 from skgen.core.coupling_flow import CouplingFlow
 from skgen.core.flow import Flow
 from skgen.core.training import TrainingWarning
 
-from .estimators import cheap_flow, two_clusters
+from .estimators import cheap_coupling, cheap_diffusion, cheap_flow, two_clusters
 
 X = two_clusters()
 
@@ -215,3 +216,14 @@ else:
 def test_no_parameter_drags_a_larger_memory_into_a_pickle(trained):
     for p in trained.fit(X).module_.parameters():
         assert p.untyped_storage().nbytes() == p.numel() * p.element_size()
+
+
+@pytest.mark.parametrize("make", [cheap_flow, cheap_diffusion, cheap_coupling])
+def test_fewer_rows_than_columns(make):
+    rng = np.random.RandomState(0)
+    factors = rng.normal(size=(3, 40))
+    X, T = (rng.normal(size=(n, 3)) @ factors + rng.normal(size=(n, 40)) for n in (25, 200))
+    log_density = make().fit(X).score_samples(T)
+    independent = GaussianMLE(covariance_type="diag").fit(X).score_samples(T)
+    assert log_density.mean() > independent.mean() + 2
+    assert log_density.min() > independent.min() - 20

@@ -9,11 +9,15 @@ from .bijections import Chain
 from .interfaces import Bijection
 from .splines import monotone_slopes, rational_quadratic
 
+FEW_ROWS_A_COLUMN = 5  # tell little of the correlations, of which there are many more
+N_FOLDS = 5
+
 
 class Whitening(Bijection):
     """``z = C^(-1/2) (x - mean) / scale``, of identity covariance, with C the correlation matrix.
 
-    The symmetric root changes the axes least of all whitening matrices.
+    The symmetric root changes the axes least of all whitening matrices. Correlations from few rows
+    are shrunk towards 0 (see `shrinkage`).
 
     Parameters
     ----------
@@ -35,7 +39,9 @@ class Whitening(Bijection):
         standard = (x - x.mean(0)) / scale
         covariance = standard.T @ standard / len(x)
         variances, axes = torch.linalg.eigh(covariance)
-        variances = variances.clamp(min=0) + regularisation
+        variances = variances.clamp(min=0)
+        share = shrinkage(standard)
+        variances = (1 - share) * variances + share + regularisation
         root = (axes * variances.rsqrt()) @ axes.T / scale
         self.register_buffer("mean", x.mean(0))
         self.register_buffer("matrix", root)
@@ -52,6 +58,38 @@ class Whitening(Bijection):
     def inverse(self, z: Tensor) -> Tensor:
         """Rows in the original units."""
         return z @ self.matrix_inverse.to(z.dtype).T + self.mean.to(z.dtype)
+
+
+def shrinkage(z: Tensor) -> float:
+    """Share s with which ``(1 - s) C + s I`` is the best covariance of rows left out.
+
+    C is that of the other rows; what is best is the mean normal log-density of each fifth of the
+    rows given the others. 0 where there are many rows.
+
+    Parameters
+    ----------
+    z : tensor of shape (n, d)
+        Standardised rows, the copies of one after one another: they are left out together.
+
+    Returns
+    -------
+    float
+    """
+    groups = z.unique_consecutive(dim=0, return_inverse=True)[1]
+    n_groups = int(groups[-1]) + 1
+    if n_groups >= FEW_ROWS_A_COLUMN * z.shape[1]:
+        return 0.0
+    shares = torch.logspace(-6, 0, 25, dtype=z.dtype, device=z.device)
+    total = torch.zeros_like(shares)
+    for fold in range(min(N_FOLDS, n_groups)):
+        out = groups % N_FOLDS == fold
+        mean = z[~out].mean(0)
+        some, others = z[~out] - mean, z[out] - mean
+        variances, axes = torch.linalg.eigh(some.T @ some / len(some))
+        shrunk = (1 - shares[:, None]) * variances.clamp(min=0) + shares[:, None]
+        squares = (others @ axes).square().sum(0)
+        total += (squares / shrunk + len(others) * shrunk.log()).sum(1)
+    return float(shares[total.argmin()])
 
 
 class Scaling(Bijection):

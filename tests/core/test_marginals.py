@@ -1,9 +1,18 @@
+from functools import partial
+
 import pytest
 import torch
 from scipy.stats import kstest
+from torch.distributions import MultivariateNormal
 from torch.testing import assert_close
 
-from skgen.core.marginals import Chain, MarginalGaussianisation, Whitening, fit_preconditioner
+from skgen.core.marginals import (
+    Chain,
+    MarginalGaussianisation,
+    Whitening,
+    fit_preconditioner,
+    shrinkage,
+)
 
 
 def rows(kind, n=400):
@@ -101,6 +110,35 @@ def test_whitening_changes_uncorrelated_axes_least():
     z, _ = Whitening(x, 0.0)(x)
     correlation = torch.corrcoef(torch.cat([x, z], dim=1).T)[:3, 3:]
     assert (correlation.diagonal() > 0.85).all()
+
+
+def test_few_rows_are_shrunk_as_is_best_for_rows_left_out():
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = draw(25, 2) @ draw(2, 12) + 0.5 * draw(25, 12)
+    z = (x - x.mean(0)) / x.std(0, correction=0)
+
+    def log_likelihood(share):
+        total = 0.0
+        for fold in range(5):
+            out = torch.arange(25) % 5 == fold
+            covariance = (1 - share) * torch.cov(z[~out].T, correction=0) + share * torch.eye(12)
+            normal = MultivariateNormal(z[~out].mean(0), covariance)
+            total += float(normal.log_prob(z[out]).sum())
+        return total
+
+    share = shrinkage(z)
+    assert 0.001 < share < 0.9
+    assert log_likelihood(share) > max(log_likelihood(share / 2), log_likelihood(share * 1.8))
+    assert shrinkage(z.repeat_interleave(3, 0)) == pytest.approx(share)
+    covariance = torch.cov(z.T, correction=0)
+    shrunk = MultivariateNormal(torch.zeros(12), (1 - share) * covariance + share * torch.eye(12))
+    found, log_det = Whitening(x, 0.0)(x)
+    normal = MultivariateNormal(torch.zeros(12).double(), torch.eye(12).double())
+    units = x.std(0, correction=0).log().sum()
+    assert_close(normal.log_prob(found) + log_det, shrunk.log_prob(z) - units)
+    white = torch.randn(300, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert shrinkage(white[:20]) > 0.5
+    assert shrinkage(white[:200]) == 0  # five rows a column
 
 
 @every_bijection
