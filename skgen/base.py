@@ -162,7 +162,7 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
         check_n_samples(n_samples)
         device, size = self._place_module(), self._chunk_rows
         generator = self._generator(random_state, device)
-        density = self.module_ if density is None else density
+        density = self.module_ if density is None else density.to(device)
         parts = []
         with torch.inference_mode():
             for start in range(0, n_samples, size):
@@ -276,7 +276,7 @@ def check_rows(estimator: BaseEstimator, X: Any, **options: Any) -> np.ndarray:
                 f"column(s) {columns}. {type(estimator).__name__} needs finite numbers: drop those "
                 "rows or fill them in."
             )
-    return rows if min(rows.strides) >= 0 else rows.copy()  # which tensors take no less
+    return rows if min(rows.strides) >= 0 else rows.copy()  # tensors have no others
 
 
 def _refuse_other_than_numbers(estimator: BaseEstimator, X: Any) -> None:

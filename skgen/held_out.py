@@ -11,8 +11,9 @@ from torch import Tensor
 
 from .base import check_rows, lent
 from .completion import CompletingDensity
+from .core.interfaces import runs
 from .supports import check_supported
-from .weights import as_frequencies, check_weights, runs
+from .weights import as_frequencies, check_weights
 
 MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
 MOST_TIES = 10  # copies of a row on average; more equal rows have columns of few values

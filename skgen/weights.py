@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
+
+from .core.interfaces import runs
 
 COPIES = 4  # of a row, on average, that fractional weights stand for
 MOST_COPIES = 2_000_000  # in all, that whole weights may stand for
@@ -54,13 +55,6 @@ def as_frequencies(X: np.ndarray, sample_weight: Any) -> np.ndarray:
     ends = np.cumsum(weight)
     copies = np.searchsorted(ends, np.arange(round(ends[-1])) + 0.5)
     return order[np.minimum(copies, len(order) - 1)]
-
-
-def runs(rows: Tensor) -> Tensor:
-    """Number (n,) of the run of equal rows that each belongs to: copies follow one another."""
-    # `unique_consecutive` tells the same, of a million rows in ten times the time.
-    changed = (rows[1:] != rows[:-1]).any(1)
-    return torch.cat([changed.new_zeros(1, dtype=torch.int64), changed.cumsum(0)])
 
 
 def n_distinct(rows: Tensor) -> int:

@@ -122,3 +122,10 @@ def gradient_of(parameter: nn.Parameter) -> Tensor:
         with torch.inference_mode(False):
             parameter.grad = torch.zeros_like(parameter)
     return parameter.grad
+
+
+def runs(rows: Tensor) -> Tensor:
+    """Number (n,) of the run of equal rows that each belongs to: copies follow one another."""
+    # `unique_consecutive` tells the same, of a million rows in ten times the time.
+    changed = (rows[1:] != rows[:-1]).any(1)
+    return torch.cat([changed.new_zeros(1, dtype=torch.int64), changed.cumsum(0)])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .bijections import Chain
-from .interfaces import Bijection
+from .interfaces import Bijection, runs
 from .splines import monotone_slopes, rational_quadratic
 
 FEW_ROWS_A_COLUMN = 5  # tell little of the correlations, of which there are many more
@@ -75,7 +75,7 @@ def shrinkage(z: Tensor) -> float:
     -------
     float
     """
-    groups = z.unique_consecutive(dim=0, return_inverse=True)[1]
+    groups = runs(z)
     n_groups = int(groups[-1]) + 1
     if n_groups >= FEW_ROWS_A_COLUMN * z.shape[1]:
         return 0.0
