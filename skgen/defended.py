@@ -30,6 +30,8 @@ from .mixing import mixture_weights
 from .supports import Supports, check_supported, declared_supports
 from .weights import as_frequencies, n_distinct
 
+# Components of the mixture before those that were trained beside the first.
+N_DEFENDED = 4
 MAX_MIXTURE_ROWS = 20_000  # for the Gaussian mixture, which no longer gains from more
 
 
@@ -142,7 +144,7 @@ class DefendedDensity(BaseDensity):
         mixture = Preconditioned(bijection, fit_residual(z, conditions, partial(fit, seed)), d)
         start = Preconditioned(density.bijection, start, d)
         others = [each.to(x_train.device) for each in others]
-        components, weights = [density, mixture, start, gaussian, *others], [floor] * 4
+        components, weights = [density, mixture, start, gaussian, *others], [floor] * N_DEFENDED
         weights[0] = 1 - 3 * floor
         if x_held is not None:
             with torch.no_grad():
@@ -166,13 +168,14 @@ class DefendedDensity(BaseDensity):
     @property
     def _others(self) -> list[Preconditioned]:
         """Densities trained beside it, behind other preconditioners."""
-        return cast(list[Preconditioned], list(self._mixture.components[4:]))
+        return cast(list[Preconditioned], list(self._mixture.components[N_DEFENDED:]))
 
     def _leave_others(self) -> None:
         """Give their weights to the trained density."""
         weights = self._mixture.weights.tolist()
-        weights[0] += sum(weights[4:])
-        mixture = Mixture(list(self._mixture.components)[:4], weights[:4])  # type: ignore[arg-type]
+        weights[0] += sum(weights[N_DEFENDED:])
+        components = cast(list[Density], list(self._mixture.components))
+        mixture = Mixture(components[:N_DEFENDED], weights[:N_DEFENDED])
         if isinstance(self.module_, Folded):
             self.module_.model = mixture
         else:

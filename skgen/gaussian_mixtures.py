@@ -33,7 +33,7 @@ LEAST_SHARE = 1e-4  # of the rows; mixtures with less are left out
 
 
 # Of what belongs to the process and is put back: two threads at once would put back each other's.
-_alone = Lock()
+_process_lock = Lock()
 
 
 class QuietMixture(GaussianMixture):
@@ -44,7 +44,7 @@ class QuietMixture(GaussianMixture):
     """
 
     def fit(self, X, y=None):
-        with _alone, _libraries().limit(limits=1), warnings.catch_warnings():
+        with _process_lock, _libraries().limit(limits=1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return super().fit(X, y)
 

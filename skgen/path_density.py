@@ -30,6 +30,7 @@ from .core.samplers import (
 )
 from .core.solvers import SOLVERS
 from .core.training import Trainer
+from .defended import N_DEFENDED
 from .fields import FieldDensity
 
 AnySampler = Sampler | DiffusionSampler
@@ -112,7 +113,7 @@ class PathDensity(FieldDensity):
     def _with_flows(self, **attributes: Any) -> Mixture:
         """The fitted mixture, but its flows have these attributes; other threads may use it."""
         components = list(self._mixture.components)
-        for k in [0, *range(4, len(components))]:
+        for k in [0, *range(N_DEFENDED, len(components))]:
             density = cast(Preconditioned, components[k])
             components[k] = Preconditioned(
                 density.bijection, _with(density.model, **attributes), density.n_features

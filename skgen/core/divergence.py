@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_forward_mode = threading.RLock()  # PyTorch counts the levels of all threads together
+_forward_lock = threading.RLock()  # PyTorch counts the levels of all threads together
 
 
 def jacobian_product(
     function: Callable[[Tensor], Any], x: Tensor, direction: Tensor
 ) -> tuple[Any, Any]:
     """Value of a function and the product of its Jacobian with a direction, in forward mode."""
-    with _forward_mode, _outside_inference_mode():
+    with _forward_lock, _outside_inference_mode():
         _load_forward_mode()
         return torch.func.jvp(function, (_normal(x),), (_normal(direction),))  # type: ignore[return-value]
 

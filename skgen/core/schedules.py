@@ -61,7 +61,7 @@ class SchedulePath(GaussianPath):
         self.steps = torch.arange(n + 1, dtype=torch.float64)
         self.loss = torch.cat([log_levels.new_zeros(1), -log_levels])  # -log alpha_bar
         self.slopes = monotone_slopes(self.steps, self.loss)
-        self.of_steps = torch.stack(_coefficients(self.loss), dim=1).tolist()
+        self.step_coefficients = torch.stack(_coefficients(self.loss), dim=1).tolist()
         self.interval = (0.0, 1 - 1 / n)  # of training: from the last step to the first
 
     def _loss(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,10 +75,9 @@ class SchedulePath(GaussianPath):
         # A step of a small network costs less than the curve.
         if t.dim() == 0 and not is_tracked():
             step = self.n_timesteps * (1 - float(t))
-            if 0 <= round(step) <= self.n_timesteps and math.isclose(
-                step, round(step), abs_tol=1e-9
-            ):
-                alpha, sigma = self.of_steps[round(step)]
+            k = round(step)
+            if 0 <= k <= self.n_timesteps and abs(step - k) < 1e-9:
+                alpha, sigma = self.step_coefficients[k]
                 return t.new_tensor(alpha), t.new_tensor(sigma)
         return _coefficients(self._loss(t)[0])
 

@@ -16,7 +16,7 @@ from .networks import Field, Network
 from .paths import LinearPath
 from .schedules import SchedulePath
 
-_global_state = threading.Lock()
+_process_lock = threading.Lock()
 
 
 def unet_settings(
@@ -213,7 +213,7 @@ def _build(
 
     seed = int(torch.randint(2**62, (), generator=generator))
     # Layers draw their weights from the global generator, in the global type.
-    with _global_state, torch.random.fork_rng(devices=[]):
+    with _process_lock, torch.random.fork_rng(devices=[]):
         dtype = torch.get_default_dtype()
         torch.default_generator.manual_seed(seed)
         torch.set_default_dtype(torch.float32)
