@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .core.interfaces import Density
 from .core.modes import default_modes
+from .core.progress import RowBar
 from .weights import check_weights, weighted_mean
 
 # Rows a pass, fewer where they have many columns, which bounds memory; flows divide them further.
@@ -164,18 +165,20 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
         generator = self._generator(random_state, device)
         density = self.module_ if density is None else density.to(device)
         parts = []
-        with torch.inference_mode():
-            for start in range(0, n_samples, size):
+        with torch.inference_mode(), self._row_bar(n_samples) as bar:
+            for start, end in bar.chunks(size):
                 given = None
                 if conditions is not None:
-                    given = torch.tensor(conditions[start : start + size], device=device)
-                n = min(n_samples - start, size)
-                parts.append(density.sample(n, generator, given).cpu().numpy())
+                    given = torch.tensor(conditions[start:end], device=device)
+                parts.append(density.sample(end - start, generator, given).cpu().numpy())
         return wrap_samples(self, self._finished(np.concatenate(parts)))
 
     @property
     def _chunk_rows(self) -> int:
         return min(CHUNK_ROWS, max(256, CHUNK_NUMBERS // self.n_features_in_))
+
+    def _row_bar(self, n_rows: int) -> RowBar:
+        return row_bar(n_rows, getattr(self, "verbose", 0))
 
     def _finished(self, X: np.ndarray) -> np.ndarray:
         """Drawn rows as the user gets them."""
@@ -202,10 +205,10 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
         check_is_fitted(self)
         X = self._rows(check_rows(self, X, reset=False), y)
         device = self._place_module()
-        with torch.inference_mode():
+        with torch.inference_mode(), self._row_bar(len(X)) as bar:
             parts = [
-                function(torch.tensor(X[start : start + self._chunk_rows], device=device))
-                for start in range(0, len(X), self._chunk_rows)
+                function(torch.tensor(X[start:end], device=device))
+                for start, end in bar.chunks(self._chunk_rows)
             ]
         return torch.cat(parts).cpu().numpy()
 
@@ -254,6 +257,11 @@ def resolve_device(device: str | torch.device) -> str:
             f"device={str(device)!r} is not available; the devices here are {devices}, or 'auto'."
         )
     return str(device)
+
+
+def row_bar(n_rows: int, verbose: int, unit: str = "rows") -> RowBar:
+    """Progress bar of rows, or what else is drawn or evaluated one by one."""
+    return RowBar(n_rows, verbose, unit)
 
 
 def check_rows(estimator: BaseEstimator, X: Any, **options: Any) -> np.ndarray:

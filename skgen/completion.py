@@ -100,15 +100,19 @@ class CompletingDensity(DefendedDensity):
         generator = self._generator(random_state, device)
         conditions = torch.tensor(self._rows(X, y)[:, X.shape[1] :], device=device)
         unknown = np.isnan(X)
-        empty = unknown.all(axis=1)
+        empty = np.flatnonzero(unknown.all(axis=1))
+        incomplete = np.flatnonzero(unknown.any(axis=1) & ~unknown.all(axis=1))
         n, d = max(1, MAX_NUMBERS // (n_proposals * X.shape[1])), X.shape[1]
-        with torch.no_grad():
-            for rows in _batches(unknown.any(axis=1) & ~empty, n):
+        with torch.no_grad(), self._row_bar(len(incomplete)) as bar:
+            for start, end in bar.chunks(n):
+                rows = incomplete[start:end]
                 # As many numbers for few rows as for many, so that rows need not know of others.
                 randomness = _draw_randomness(n, n_proposals, d, generator)
                 x = torch.tensor(X[rows], device=device)
                 X[rows] = self._completed(x, conditions[rows], randomness).cpu().numpy()
-            for rows in _batches(empty, self._chunk_rows):
+        with torch.no_grad(), self._row_bar(len(empty)) as bar:
+            for start, end in bar.chunks(self._chunk_rows):
+                rows = empty[start:end]
                 given = conditions[rows] if conditions.shape[1] else None
                 X[rows] = self.module_.sample(len(rows), generator, given).cpu().numpy()
         return wrap_samples(self, X)
@@ -191,9 +195,3 @@ def _draw_randomness(n: int, n_proposals: int, d: int, generator: torch.Generato
     kind: Any = {"generator": generator, "device": generator.device, "dtype": torch.float64}
     labels, moves = torch.rand(2, n, n_proposals, **kind)
     return Randomness(labels, torch.randn(n, n_proposals, d, **kind), moves)
-
-
-def _batches(chosen: np.ndarray, size: int) -> list[np.ndarray]:
-    """Indices of the chosen rows, so many at a time."""
-    rows = np.flatnonzero(chosen)
-    return [rows[start : start + size] for start in range(0, len(rows), size)]

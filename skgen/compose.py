@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inspect import signature
+import warnings
 from math import ceil
 from numbers import Integral, Real
 from typing import Any
@@ -15,7 +15,6 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from .base import (
@@ -23,15 +22,18 @@ from .base import (
     check_n_samples,
     check_rows,
     refuse_constant_columns,
+    row_bar,
     unchanged_on_error,
     wrap_samples,
 )
+from .exceptions import TrainingWarning
 from .flow_matching import FlowMatchingDensity
 from .gaussian_mixtures import FEW_ROWS, FORMS, FORMS_OF_FEW, N_FOLDS, candidates
+from .member_fits import Fit, fit_members
 from .members import Mean, Standardized, draw, log_densities
 from .mixing import mixture_weights
 from .realnvp import RealNVPDensity
-from .weights import as_frequencies, check_weights
+from .weights import check_weights
 
 N_SPLITS = 2  # random ones of many rows
 
@@ -71,6 +73,8 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         Least weight of a member.
     n_jobs : int, default=None
         Number of members fitted in parallel; None means 1.
+    verbose : int, default=0
+        1 shows a progress bar of the members, 2 also a line for each, on standard error.
     random_state : int, RandomState instance or None, default=None
         Seed of the split, of members without a ``random_state`` of their own and, where `sample` is
         given none, of the draw.
@@ -84,6 +88,9 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         The same by name.
     weights_ : ndarray of shape (n_members,)
         Weights of the members in the mixture.
+    interrupted_ : bool
+        Whether Ctrl-C cut the fit short. The members are then those of the splits that were
+        finished or, if none was, those that were fitted to the first.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -119,6 +126,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "min_weight": [Interval(Real, 0, 0.5, closed="left")],
         "n_jobs": [None, Integral],
+        "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
 
@@ -131,6 +139,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         validation_fraction=0.1,
         min_weight=1e-3,
         n_jobs=None,
+        verbose=0,
         random_state=None,
     ):
         self.estimators = estimators
@@ -139,6 +148,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         self.validation_fraction = validation_fraction
         self.min_weight = min_weight
         self.n_jobs = n_jobs
+        self.verbose = verbose
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -171,31 +181,41 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
             if sample_weight is not None:
                 sample_weight = check_weights(sample_weight, X)
             rng = check_random_state(self.random_state)
-            names, members = self._members(len(X), rng)
+            members = self._members(len(X), rng)
+            weight = np.ones(len(X)) if sample_weight is None else sample_weight
             splits = self._splits(X, rng)
-            # One split's rows mislead if they both stop and weigh members; a mean makes up for it.
-            parts = splits if len(splits) > 1 else [splits[0][:1]]
-            fitted = self._fit_members(members, X, sample_weight, parts)
-            held = np.concatenate([rows for _, rows in splits])
-            held_out = np.concatenate(
-                [log_densities(fitted[i], X[rows]) for i, (_, rows) in enumerate(splits)]
+            fits, self.interrupted_ = fit_members(
+                members, X, weight, splits, self.n_jobs, self.verbose
             )
+            names, by_split = _by_split(list(members), fits)
+            held = np.concatenate([rows for _, rows in splits[: len(by_split)]])
+            columns = [np.column_stack([fit.held_out for fit in part]) for part in by_split]
             self.weights_ = mixture_weights(
-                held_out,
+                np.concatenate(columns),
                 None if sample_weight is None else sample_weight[held],
                 self.min_weight,
                 prior="first",
             )
-            if not self.ensemble:
-                fitted = self._fit_members(members, X, sample_weight, [(np.arange(len(X)),)])
+            if not self.ensemble and not self.interrupted_:
+                fits, self.interrupted_ = fit_members(
+                    members, X, weight, [(slice(None),)], self.n_jobs, self.verbose
+                )
+                by_split = by_split if self.interrupted_ else [fits]
+            if self.interrupted_:
+                warnings.warn(
+                    f"The fit was interrupted; the density is made of {len(names)} of "
+                    f"{len(members)} members, fitted to {len(by_split)} of {len(splits)} splits.",
+                    TrainingWarning,
+                    stacklevel=3,
+                )
             self.estimators_ = [
-                each[0] if len(each) == 1 else Mean(list(each))
-                for each in zip(*fitted, strict=True)
+                fits[0].member if len(fits) == 1 else Mean([fit.member for fit in fits])
+                for fits in zip(*by_split, strict=True)
             ]
             self.named_estimators_ = Bunch(**dict(zip(names, self.estimators_, strict=True)))
         return self
 
-    def _members(self, n_samples: int, rng: np.random.RandomState) -> tuple[list, list]:
+    def _members(self, n_samples: int, rng: np.random.RandomState) -> dict[str, Any]:
         pairs = self.estimators
         if pairs is None:
             pairs = default_members(n_samples, self.n_features_in_)
@@ -203,9 +223,8 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
             raise ValueError(
                 f"estimators must be a non-empty list of (name, estimator) pairs, got {pairs!r}."
             )
-        names = [name for name, _ in pairs]
-        self._validate_names(names)
-        members = []
+        self._validate_names([name for name, _ in pairs])
+        members = {}
         for name, estimator in pairs:
             if isinstance(estimator, Pipeline):
                 raise ValueError(
@@ -224,8 +243,8 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
                 for key, value in sorted(member.get_params().items())
                 if value is None and key.split("__")[-1] == "random_state"
             }
-            members.append(member.set_params(**seeds))
-        return names, members
+            members[name] = member.set_params(**seeds)
+        return members
 
     def _splits(self, X: np.ndarray, rng: np.random.RandomState) -> list:
         """Pairs of the rows to fit on and the rows to find the weights on."""
@@ -243,18 +262,6 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
             cv = ShuffleSplit(n_splits, test_size=share, random_state=rng)
         return list(check_cv(cv).split(X))
 
-    def _fit_members(self, members: list, X: Any, sample_weight: Any, splits: list) -> list[list]:
-        """Fitted clones of the members for each split: rows to fit on, perhaps rows to hold out."""
-        weight = np.ones(len(X)) if sample_weight is None else sample_weight
-        jobs = [
-            delayed(_fit)(clone(member), *((X[rows], weight[rows]) for rows in parts))
-            for parts in splits
-            for member in members
-        ]
-        fitted = Parallel(n_jobs=self.n_jobs)(jobs)
-        n = len(members)
-        return [fitted[i : i + n] for i in range(0, len(fitted), n)]
-
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row.
 
@@ -270,7 +277,9 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         """
         check_is_fitted(self)
         X = check_rows(self, X, reset=False)
-        columns = log_densities(self.estimators_, X) + np.log(self.weights_)
+        with row_bar(len(self.estimators_), self.verbose, "members") as bar:
+            columns = log_densities((self.estimators_[k] for k, _ in bar.chunks(1)), X)
+        columns += np.log(self.weights_)
         with np.errstate(over="ignore"):  # of float32: a density that small counts as 0
             return logsumexp(columns, axis=1).astype(X.dtype)
 
@@ -365,16 +374,12 @@ def default_members(n_samples: int, n_features: int) -> list[tuple[str, BaseEsti
     return members
 
 
-def _fit(member: Any, train: tuple, held_out: tuple | None = None) -> Any:
-    """Fit a member to rows with weights, and let it hold out given ones if it takes some."""
-    takes, kwargs = signature(member.fit).parameters, {}
-    X, weight = (part[train[1] > 0] for part in train)
-    if (weight != 1).any():
-        if "sample_weight" in takes:
-            kwargs["sample_weight"] = weight
-        else:
-            X = X[as_frequencies(X, weight)]
-    stops = "X_val" in takes and member.get_params().get("early_stopping", True)
-    if stops and held_out is not None and held_out[1].any():
-        kwargs["X_val"] = held_out[0][as_frequencies(*held_out)]
-    return member.fit(X, **kwargs)
+def _by_split(names: list[str], fits: list[Fit]) -> tuple[list[str], list[list[Fit]]]:
+    """Fits by finished splits, or what there is of the first, and the names of their members."""
+    if not fits:
+        raise KeyboardInterrupt
+    n = len(names)
+    n_splits = (len(fits) - fits[-1].interrupted) // n
+    if not n_splits:
+        return names[: len(fits)], [fits]
+    return names, [fits[i * n : (i + 1) * n] for i in range(n_splits)]

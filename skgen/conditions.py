@@ -32,6 +32,7 @@ class ConditionEncoder:
 
     def __init__(self, y: Any, sample_weight: np.ndarray | None = None) -> None:
         columns = condition_columns(y)
+        self.names = _names(y)
         self.encoders = [
             OneHotEncoder(sparse_output=False).fit(column[:, None])
             if _categorical(column)
@@ -43,8 +44,12 @@ class ConditionEncoder:
         self.rows = encoded[:: -(-len(encoded) // MAX_KEPT)].astype(np.float32)
 
     def __call__(self, y: Any) -> np.ndarray:
-        """Encoded conditions (n, k); ValueError if a category is new."""
-        columns = condition_columns(y)
+        """Encoded conditions (n, k); ValueError if a category or the name of a column is new."""
+        columns, names = condition_columns(y), _names(y)
+        if names and self.names and names != self.names:
+            raise ValueError(
+                f"y has the columns {names}; fit has seen {self.names}, in this order."
+            )
         if len(columns) != len(self.encoders):
             raise ValueError(
                 f"y has {len(columns)} column(s); fit has seen {len(self.encoders)} of conditions."
@@ -86,12 +91,25 @@ def condition_columns(y: Any) -> list[np.ndarray]:
     columns = [_as_numbers(column) for column in columns]
     for j, column in enumerate(columns):
         if column.dtype == object:
-            missing = any(value is None or value != value for value in column)
+            missing = any(_is_missing(value) for value in column)
         else:
             missing = not np.isfinite(column).all()
         if missing:
             raise ValueError(f"Column {j} of y contains NaN, infinity or None; drop those rows.")
     return columns
+
+
+def _names(y: Any) -> list[str]:
+    """Names of the columns of a frame, if it has any that are names."""
+    names = list(getattr(y, "columns", []))
+    return names if all(isinstance(name, str) for name in names) else []
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # as pandas.NA is neither true nor false
+        return True
 
 
 def as_array(y: Any) -> np.ndarray:

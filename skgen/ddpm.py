@@ -150,7 +150,8 @@ class DDPMGenerator(ImageDensity):
         Where to compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, or ``"auto"`` for a GPU if
         there is one.
     verbose : int, default=0
-        1 shows a progress bar, 2 also a line a round, on standard error.
+        1 shows progress bars on standard error, of trainings and of scoring and sampling that take
+        more than a second; 2 also a line for each round of a training.
     random_state : int, RandomState instance or None, default=None
         Seed of the weights, the batches and, where `sample` is given none, the draw.
 
@@ -162,6 +163,8 @@ class DDPMGenerator(ImageDensity):
         The preconditioning used, or the better one of both.
     n_iter_ : int
         Gradient steps taken.
+    interrupted_ : bool
+        Whether Ctrl-C cut the training short.
     loss_curve_ : list of float
         Mean squared error in each round.
     validation_scores_ : list of float or None
@@ -572,7 +575,7 @@ class DDPMGenerator(ImageDensity):
             z, log_det = density.precondition(self._unfold(rows))
             flow = self._model.given(z[:, d:])
             draws = [
-                chain_bound(flow, z[:, :d], self.posterior_variance, generator)
+                chain_bound(flow, z[:, :d], self.posterior_variance, generator, 1 / n_draws)
                 for _ in range(n_draws)
             ]
             return torch.stack(draws).mean(0) + log_det

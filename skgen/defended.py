@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from numbers import Real
 from typing import cast
@@ -16,13 +17,15 @@ from torch import Tensor
 from .base import BaseDensity, refuse_constant_columns
 from .core.bijections import Chain
 from .core.conditional import fit_categories, fit_residual
-from .core.gaussian import StandardNormal, column_moments, fit_gaussian
+from .core.gaussian import NormalMixture, StandardNormal, column_moments, fit_gaussian
 from .core.interfaces import Bijection, Density
 from .core.marginals import PRECONDITIONERS, fit_preconditioner
 from .core.models import Mixture, Preconditioned
 from .core.supports import Bounded, Folded, Folding
+from .core.training import TrainingWarning
 from .gaussian_mixtures import (
     FEW_ROWS,
+    fit_gaussian_mixture,
     fit_sized_mixtures,
     fit_stacked_mixtures,
 )
@@ -141,7 +144,8 @@ class DefendedDensity(BaseDensity):
             # Not behind Gaussianised columns: they would carry its tails far beyond all rows.
             bijection, fit = self._preconditioner("standardize", some[:, :d]), fit_stacked_mixtures
             z = bijection(some[:, :d])[0]
-        mixture = Preconditioned(bijection, fit_residual(z, conditions, partial(fit, seed)), d)
+        fit_or_less = partial(self._fit_mixture, fit, seed)
+        mixture = Preconditioned(bijection, fit_residual(z, conditions, fit_or_less), d)
         start = Preconditioned(density.bijection, start, d)
         others = [each.to(x_train.device) for each in others]
         components, weights = [density, mixture, start, gaussian, *others], [floor] * N_DEFENDED
@@ -153,6 +157,22 @@ class DefendedDensity(BaseDensity):
             prior[2:4] = 0.0
             weights = mixture_weights(every.cpu().numpy(), None, floor, prior).tolist()
         return Mixture(components, weights)
+
+    def _fit_mixture(
+        self, fit: Callable[[int, Tensor], NormalMixture], seed: int, z: Tensor
+    ) -> NormalMixture:
+        """Gaussian mixture of rows, or after Ctrl-C one Gaussian, so that the training is kept."""
+        try:
+            return fit(seed, z)
+        except KeyboardInterrupt:
+            self.interrupted_ = True
+            warnings.warn(
+                "The fit was interrupted after the training; one Gaussian takes the place of the "
+                "Gaussian mixtures beside the model.",
+                TrainingWarning,
+                stacklevel=2,
+            )
+            return fit_gaussian_mixture(seed, 1, z)
 
     @property
     def _mixture(self) -> Mixture:

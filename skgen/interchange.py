@@ -101,7 +101,7 @@ def from_pipeline(
     density = Preconditioned(scaling, model, estimator.n_features_in_)
     estimator.module_ = Mixture([density], [1.0])
     estimator.preconditioning_ = "scale"
-    estimator.n_iter_, estimator.loss_curve_ = 0, []
+    estimator.n_iter_, estimator.loss_curve_, estimator.interrupted_ = 0, [], False
     estimator.validation_scores_ = estimator.best_validation_score_ = None
     return estimator
 

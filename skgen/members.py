@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class Standardized(MeanScoreMixin, BaseEstimator):
         self.scaler_ = StandardScaler().fit(X, sample_weight=sample_weight)
         rows = self.scaler_.transform(X)
         self.estimator_ = clone(self.estimator).fit(rows, sample_weight=sample_weight)
+        self.interrupted_ = getattr(self.estimator_, "interrupted_", False)
         return self
 
     def score_samples(self, X):
@@ -50,7 +52,7 @@ class Standardized(MeanScoreMixin, BaseEstimator):
         return self.scaler_.inverse_transform(draw_rows(self.estimator_, n_samples, seed))
 
 
-def draw(members: list, weights: np.ndarray, n_samples: int, rng: Any) -> np.ndarray:
+def draw(members: Iterable, weights: np.ndarray, n_samples: int, rng: Any) -> np.ndarray:
     """Rows of a mixture: first the member of each, then the row."""
     parts = [
         draw_rows(member, int(count), int(rng.randint(2**31 - 1)))
@@ -60,7 +62,7 @@ def draw(members: list, weights: np.ndarray, n_samples: int, rng: Any) -> np.nda
     return rng.permutation(np.concatenate(parts))
 
 
-def log_densities(members: list, X: np.ndarray) -> np.ndarray:
+def log_densities(members: Iterable, X: np.ndarray) -> np.ndarray:
     """Log-density of rows under each member (n, K); not a number counts as -infinity."""
     columns = np.column_stack([member.score_samples(X) for member in members])
     return np.nan_to_num(columns.astype(np.float64), nan=-np.inf, posinf=-np.inf, neginf=-np.inf)

@@ -303,7 +303,7 @@ class PathDensity(FieldDensity):
         given = None if conditions is None else torch.tensor(conditions, device=device)
         guided = _with(self._model, guidance=_checked_guidance(guidance, y))
         bijection, flow = self._density.bijection, cast(Flow, guided).given(given)
-        with torch.no_grad():
+        with torch.no_grad(), self._row_bar(n_samples):
             states = [
                 (t, bijection.inverse(z).cpu().numpy())
                 for t, z in cast(AnySampler, chosen).positions(flow, n_samples, generator)

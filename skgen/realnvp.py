@@ -114,7 +114,8 @@ class RealNVPDensity(TrainedFlow):
         Where to compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, or ``"auto"`` for a GPU if
         there is one.
     verbose : int, default=0
-        1 shows a progress bar, 2 also a line a round, on standard error.
+        1 shows progress bars on standard error, of trainings and of scoring and sampling that take
+        more than a second; 2 also a line for each round of a training.
     random_state : int, RandomState instance or None, default=None
         Seed of the weights, the batches and, where `sample` is given none, the draw.
 
@@ -124,6 +125,8 @@ class RealNVPDensity(TrainedFlow):
         The preconditioning used, or the better one of both.
     n_iter_ : int
         Gradient steps taken.
+    interrupted_ : bool
+        Whether Ctrl-C cut the training short.
     loss_curve_ : list of float
         Mean negative log-density of the preconditioned rows (nats) in each round.
     validation_scores_ : list of float or None

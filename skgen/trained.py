@@ -114,6 +114,7 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
         history = trainers[kind].finish()
         self.preconditioning_ = kind
         others = [other for other in rest if few and trainers[other].finish().scores]
+        self.interrupted_ = any(trainer.history.interrupted for trainer in trainers.values())
         self.n_iter_, self.loss_curve_ = history.n_iter, history.losses
         self.validation_scores_ = history.scores if self.early_stopping else None
         self.best_validation_score_ = history.best_score if self.early_stopping else None
@@ -238,10 +239,10 @@ def _race(trainers: dict[str, Trainer], first: int, handicaps: dict[str, float])
 
     for trainer in trainers.values():
         trainer.run(until=first)
-        if trainer.history.interrupted:
+        if trainer.history.ended:
             break
     names = sorted(trainers, key=score, reverse=True)
-    if not any(trainer.history.interrupted for trainer in trainers.values()):
+    if not any(trainer.history.ended for trainer in trainers.values()):
         trainers[names[0]].run()
     return names
 

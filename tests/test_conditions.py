@@ -25,6 +25,7 @@ LABELS = np.array(["left", "right", "middle"])[np.arange(600) % 3]
 MEANS = {"left": -3.0, "right": 3.0, "middle": 0.0}
 X = np.array([MEANS[label] for label in LABELS])[:, None] + RNG.normal(size=(600, 1))
 GRID = np.linspace(-15, 15, 6001)
+TWO = pandas.DataFrame({"a": LABELS, "b": np.arange(600) % 2})
 
 
 def small_flow(**parameters):
@@ -190,6 +191,10 @@ def test_warm_start_keeps_the_encoding():
         (lambda f: f.sample(3, guidance=1.0), "guidance=1.0 leads to conditions y"),
         (lambda f: clone(f).set_params(coupling="optimal_transport").fit(X, LABELS),
          "cannot go with conditional=True"),
+        (lambda f: clone(f).fit(X, pandas.Series([pandas.NA, *LABELS[1:]], dtype="string")),
+         "Column 0 of y contains NaN, infinity or None"),
+        (lambda f: clone(f).fit(X, TWO).sample(2, y=TWO[["b", "a"]][:2]),
+         r"y has the columns \['b', 'a'\]; fit has seen \['a', 'b'\], in this order"),
         (lambda f: cheap_flow().fit(X).score_samples(X, LABELS), "conditional=False"),
         (lambda f: cheap_flow().fit(X).sample(3, y="left"), "conditional=False"),
     ],

@@ -45,7 +45,7 @@ def weights_of(estimator):
 
 def test_fitted_curves(trained):
     trained.set_params(n_iter_no_change=50).fit(X)
-    assert trained.n_iter_ == trained.max_iter
+    assert trained.n_iter_ == trained.max_iter and trained.interrupted_ is False
     assert len(trained.loss_curve_) == trained.n_iter_ and np.isfinite(trained.loss_curve_).all()
     if trained.early_stopping:
         assert len(trained.validation_scores_) == trained.n_iter_
@@ -106,6 +106,19 @@ def test_verbose(trained, verbose, lines, capfd):
         assert "12/12" in err and re.search(r"loss=\d", err)
 
 
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_scoring_and_sampling_show_bars(trained, verbose, capfd, monkeypatch):
+    trained.fit(X).set_params(verbose=verbose)
+    monkeypatch.setattr("skgen.core.progress.DELAY", 0.0)
+    partly = np.where([True, False], X[:5], np.nan)
+    for call in (trained.score_samples, trained.transform, trained.sample_given):
+        call(partly if call == trained.sample_given else X)
+        out, err = capfd.readouterr()
+        assert out == "" and ("rows/s" in err) == verbose, call
+    trained.sample(20)
+    assert ("20.0/20.0 [" in capfd.readouterr().err) == verbose
+
+
 @pytest.mark.parametrize("step", [1, 3, 9])
 def test_interruption_leaves_a_usable_model(trained, on_step, step):
     def interrupt(now, loss):
@@ -117,10 +130,25 @@ def test_interruption_leaves_a_usable_model(trained, on_step, step):
     trained.set_params(max_iter=12)
     with pytest.warns(TrainingWarning, match="interrupted .* holds the best weights so far"):
         trained.fit(X)
-    assert trained.n_iter_ < step
+    assert trained.n_iter_ < step and trained.interrupted_ is True
     assert np.isfinite(trained.score_samples(X)).all() and trained.sample(3).shape == (3, 2)
     if trained.early_stopping and step > 3:
         assert trained.best_validation_score_ == max(trained.validation_scores_)
+
+
+def test_interruption_after_the_training_keeps_it(trained, monkeypatch):
+    def interrupt(seed, z):
+        raise KeyboardInterrupt
+
+    for name in ("fit_stacked_mixtures", "fit_sized_mixtures"):
+        monkeypatch.setattr(f"skgen.defended.{name}", interrupt)
+    if not trained.defensive_weight:
+        assert trained.fit(X).interrupted_ is False  # there are no mixtures
+        return
+    with pytest.warns(TrainingWarning, match="interrupted after the training; one Gaussian"):
+        trained.fit(X)
+    assert trained.interrupted_ is True and len(trained._mixture.components[1].model.weights) == 1
+    assert np.isfinite(trained.score_samples(X)).all() and trained.sample(3).shape == (3, 2)
 
 
 @pytest.mark.parametrize("steps", [{1}, {7}, {4, 5, 9}])

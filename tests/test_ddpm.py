@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from sklearn.base import clone
 
 from skgen import DDPMGenerator, FlowMatchingDensity
+from skgen.core.progress import RowBar
 
 from .estimators import cheap_diffusion
 
@@ -139,3 +140,24 @@ def test_conditional_and_guided():
 def test_bad_input(diffusion, call, message):
     with pytest.raises(ValueError, match=message):
         call(diffusion)
+
+
+@pytest.mark.parametrize(
+    "call, n_steps",
+    [
+        *((lambda f, s=s: f.sample(6, sampler=s, n_steps=10), 10)
+          for s in ("ddim", "dpm_solver++", "heun", "euler_maruyama")),
+        (lambda f: f.sample_trajectory(6, sampler="ddim", n_steps=10), 10),
+        (lambda f: f.langevin_dynamics(X[:6], n_steps=7), 7),
+        (lambda f: f.elbo(X[:6], n_draws=2), 200),
+        (lambda f: f.score_samples(X[:6]), 12),
+    ],
+)  # fmt: skip
+def test_steps_of_long_loops_move_the_progress_bar(call, n_steps, monkeypatch):
+    chain = cheap_diffusion(defensive_weight=0).fit(X[:100])  # no solver_tol: as many steps as said
+    moved = []
+    monkeypatch.setattr(RowBar, "add", lambda self, rows: moved.append(rows))
+    call(chain)
+    steps = moved[:n_steps]
+    assert_allclose(steps, 6 / n_steps)
+    assert moved[n_steps:] in ([6], [])  # the chunk, which a trajectory is as a whole

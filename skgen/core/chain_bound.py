@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .diffusion_samplers import Level, posterior
 from .gaussian import standard_normal
+from .progress import advance
 from .samplers import PathFlow
 from .schedules import SchedulePath
 
@@ -23,13 +24,15 @@ def normal_divergence(squares: Tensor, ratio: float, d: int) -> Tensor:
 
 
 @torch.no_grad()
-def chain_bound(flow: PathFlow, x: Tensor, variance: str, generator: torch.Generator) -> Tensor:
+def chain_bound(
+    flow: PathFlow, x: Tensor, variance: str, generator: torch.Generator, share: float = 1.0
+) -> Tensor:
     """Lower bound of the log-density of rows x (n, d) under a chain, by one draw a step.
 
     ``log p(x_0) >= E[log p(x_0 | x_1) - sum_k KL(q(x_{k-1} | x_k, x_0) || p(x_{k-1} | x_k))]
     - KL(q(x_T | x_0) || N(0, I))``. The first term is a normal log-density, as the data are
     continuous. With "beta_tilde" the variance of the first step, which would be 0, is that of the
-    second.
+    second. It is a share of the work on the rows that a progress bar may show.
 
     References
     ----------
@@ -45,6 +48,7 @@ def chain_bound(flow: PathFlow, x: Tensor, variance: str, generator: torch.Gener
         now, then = levels[k], levels[k - 1]
         x_k = now.alpha * x + now.sigma * standard_normal(len(x), x, generator)
         data = flow.parts(x.new_tensor(1 - k / path.n_timesteps), x_k).data
+        advance(share * len(x) / path.n_timesteps)
         weight, _, given = posterior(now, then, variance)
         if k == 1:
             given = given or posterior(levels[2], levels[1], variance)[2]

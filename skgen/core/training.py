@@ -73,7 +73,8 @@ class History:
     n_iter: int = 0
     best_score: float = -math.inf
     stopped: bool = False
-    interrupted: bool = False  # stopped from outside: Ctrl-C or a callback
+    ended: bool = False  # from outside: by Ctrl-C or a callback
+    interrupted: bool = False  # by Ctrl-C
 
 
 class Trainer:
@@ -139,7 +140,7 @@ class Trainer:
                 else:
                     self._roll_back()
         except KeyboardInterrupt:
-            history.interrupted = history.stopped = True
+            history.interrupted = history.ended = history.stopped = True
             warnings.warn(
                 f"Training was interrupted after {history.n_iter} of {self.plan.max_iter} steps; "
                 "the model holds the best weights so far.",
@@ -203,7 +204,7 @@ class Trainer:
             text = ", ".join(f"{name} {value}" for name, value in message.items())
             self.bar.write(f"{self.label}: step {history.n_iter}, {text}", file=sys.stderr)
         if self.on_round is not None and self.on_round():
-            history.interrupted = history.stopped = True
+            history.ended = history.stopped = True
 
     def _validate(self) -> float:
         assert self.validate is not None

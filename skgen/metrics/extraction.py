@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_scalar, gen_batches
+from sklearn.utils import check_scalar
 from torch import Tensor
 
-from ..base import resolve_device, to_array
+from ..base import resolve_device, row_bar, to_array
 from .images import Range, check_range, check_rows, import_extra, to_images, to_uint8
 
 Network = Callable[[Tensor], Tensor]
@@ -30,6 +30,7 @@ class Extraction:
     value_range: Range | None
     device: str | torch.device
     batch_size: int
+    verbose: int
 
     def __post_init__(self) -> None:
         check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
@@ -59,10 +60,10 @@ class Extraction:
         if self.image_shape is None:
             raise ValueError("image_shape is needed: (height, width) or (channels, height, width).")
         value_range = check_range(X, self.value_range, name)
-        parts = []
-        with _network(self.extractor, device) as network, torch.no_grad():
-            for batch in gen_batches(len(X), self.batch_size):
-                images = to_images(X[batch], self.image_shape, value_range, name)
+        parts, bar = [], row_bar(len(X), self.verbose, "images")
+        with _network(self.extractor, device) as network, torch.no_grad(), bar:
+            for start, end in bar.chunks(self.batch_size):
+                images = to_images(X[start:end], self.image_shape, value_range, name)
                 if self.extractor == "inception":
                     images = _resized(to_uint8(images))
                 x = torch.from_numpy(images.astype(np.float32)).to(device)
@@ -83,7 +84,7 @@ class Extraction:
                 batch_size=self.batch_size,
                 num_workers=0,
                 device=torch.device(device),
-                verbose=False,
+                verbose=bool(self.verbose),
             )
         return _one_row_each(features, len(features))
 

@@ -20,6 +20,7 @@ def image_features(
     value_range: Range | None = None,
     device: str | torch.device = "auto",
     batch_size: int = 64,
+    verbose: int = 0,
 ) -> np.ndarray:
     """Features of images, to be compared by `frechet_distance` or `kernel_distance`.
 
@@ -46,6 +47,8 @@ def image_features(
         Where networks run: "auto" is the GPU if there is one, else the CPU.
     batch_size : int, default=64
         Images a pass through a network.
+    verbose : int, default=0
+        1 shows a progress bar on standard error where a network takes more than a second.
 
     Returns
     -------
@@ -75,7 +78,8 @@ def image_features(
     array([[1.],
            [4.]])
     """
-    return Extraction(image_shape, feature_extractor, value_range, device, batch_size)(X, "X")
+    features = Extraction(image_shape, feature_extractor, value_range, device, batch_size, verbose)
+    return features(X, "X")
 
 
 def fid_score(
@@ -87,6 +91,7 @@ def fid_score(
     value_range: Range | None = None,
     device: str | torch.device = "auto",
     batch_size: int = 64,
+    verbose: int = 0,
 ) -> float:
     """Fréchet distance of real and generated images: `frechet_distance` of `image_features`.
 
@@ -107,6 +112,8 @@ def fid_score(
     device : str or torch.device, default="auto"
         As in `image_features`.
     batch_size : int, default=64
+        As in `image_features`.
+    verbose : int, default=0
         As in `image_features`.
 
     Returns
@@ -139,7 +146,7 @@ def fid_score(
     >>> fid_score(X[:800], X[800:, ::-1], feature_extractor=reduce) > 100  # upside down
     True
     """
-    features = Extraction(image_shape, feature_extractor, value_range, device, batch_size)
+    features = Extraction(image_shape, feature_extractor, value_range, device, batch_size, verbose)
     if is_folder(X_real) != is_folder(X_fake):
         raise ValueError("X_real and X_fake must both be folders or both be arrays.")
     if features.on_images and not is_folder(X_real):
