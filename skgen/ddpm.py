@@ -364,7 +364,7 @@ class DDPMGenerator(ImageDensity):
             super().fit(X, y, sample_weight, **val)
         return self
 
-    def _build_model(self, z: Tensor, generator: torch.Generator) -> Flow:
+    def _build_model(self, z: Tensor, generator: torch.Generator, kind: str) -> Flow:
         path = SchedulePath(self._betas())
         self.betas_ = path.betas.numpy()
         n_features, kind, n_probes = z.shape[1], self.divergence, self.n_probes

@@ -271,7 +271,7 @@ class FlowMatchingDensity(PathDensity):
         self.verbose = verbose
         self.random_state = random_state
 
-    def _build_model(self, z: Tensor, generator: torch.Generator) -> Flow:
+    def _build_model(self, z: Tensor, generator: torch.Generator, kind: str) -> Flow:
         n_features, sizes = z.shape[1], self._hidden_layer_sizes()
         path = PATHS[self.path]() if isinstance(self.path, str) else copy.deepcopy(self.path)
         check_path(path)

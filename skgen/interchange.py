@@ -93,7 +93,7 @@ def from_pipeline(
     estimator._supports = declared_supports(estimator)
     generator = torch.Generator().manual_seed(0)
     row = torch.zeros(1, estimator.n_features_in_, dtype=torch.float32)
-    model = estimator._build_model(row, generator)
+    model = estimator._build_model(row, generator, "scale")
     network = cast(UNetVelocity, model.network)
     network.unet.load_state_dict(unet.state_dict())
     network.prediction = pipeline.scheduler.config.prediction_type

@@ -22,7 +22,10 @@ from .trained_flow import TrainedFlow
 from .weights import n_distinct
 
 # Share of the hidden units that training leaves out, by the most rows that it is for.
-DROPOUT = {500: 0.5, FEW_ROWS: 0.1, math.inf: 0.05}
+DROPOUT = {
+    "standardize": {500: 0.5, FEW_ROWS: 0.1, math.inf: 0.05},
+    "gaussianize": {500: 0.5, FEW_ROWS: 0.3, math.inf: 0.05},
+}
 COUPLINGS_PER_GROUP = 3
 
 
@@ -68,7 +71,7 @@ class RealNVPDensity(TrainedFlow):
         `RealNVPDensity`).
     dropout : "auto" or float, default="auto"
         Share of the hidden units left out in each training step. "auto" is 0.5 for up to 500
-        training rows, 0.1 for up to 2,000 and 0.05 for more.
+        training rows, 0.1 for up to 2,000, or 0.3 behind Gaussianised columns, and 0.05 for more.
     input_noise : float, default=0.0
         Standard deviation of noise added to the whitened rows in each training step.
     preconditioning : {"auto", "standardize", "gaussianize"}, default="auto"
@@ -249,10 +252,11 @@ class RealNVPDensity(TrainedFlow):
         self.verbose = verbose
         self.random_state = random_state
 
-    def _build_model(self, z: Tensor, generator: torch.Generator) -> CouplingFlow:
+    def _build_model(self, z: Tensor, generator: torch.Generator, kind: str) -> CouplingFlow:
         d, sizes, dropout = z.shape[1], self._hidden_layer_sizes(), self.dropout
         if dropout == "auto":
-            dropout = next(share for most, share in DROPOUT.items() if n_distinct(z) <= most)
+            shares, n_rows = DROPOUT[kind], n_distinct(z)
+            dropout = next(share for most, share in shares.items() if n_rows <= most)
         spline = self.transformer == "spline"
         transformer = RationalQuadratic(self.n_bins) if spline else Affine()
         n_blocks = self.n_blocks

@@ -63,8 +63,11 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
     }
 
     @abstractmethod
-    def _build_model(self, z: Tensor, generator: torch.Generator) -> Trainable:
-        """Make an untrained model of whitened rows; weights from a generator on the CPU."""
+    def _build_model(self, z: Tensor, generator: torch.Generator, kind: str) -> Trainable:
+        """Make an untrained model of rows behind a kind of preconditioning.
+
+        Its weights come from the generator, on the CPU.
+        """
 
     # Each for up to `FEW_FEATURES` and for more.
     _auto_max_iter: tuple[int, int]
@@ -170,7 +173,7 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
         # Its own generator: "auto" gives the same model as the kind it chooses does by itself.
         x = x[:, : self.n_features_in_]
         bijection = self._preconditioner(kind, x)
-        model = self._build_model(bijection(x)[0], torch.Generator().manual_seed(seed))
+        model = self._build_model(bijection(x)[0], torch.Generator().manual_seed(seed), kind)
         return Preconditioned(bijection, model.to(x.device), x.shape[1])
 
     def _trainer(

@@ -163,13 +163,16 @@ def test_three_couplings_for_each_group(d, n_groups, sizes):
     assert {coupling.sizes[1] for coupling in couplings} == sizes
 
 
-@pytest.mark.parametrize("n_rows, share", [(500, 0.5), (501, 0.1), (2001, 0.05)])
-def test_few_rows_leave_out_more_units(n_rows, share):
+@pytest.mark.parametrize(
+    "n_rows, whitened, gaussianized", [(500, 0.5, 0.5), (501, 0.1, 0.3), (2001, 0.05, 0.05)]
+)
+def test_few_rows_leave_out_more_units(n_rows, whitened, gaussianized):
     density = RealNVPDensity()
     z = torch.randn(n_rows, 2, dtype=torch.float64)
-    model = density._build_model(z, torch.Generator().manual_seed(0))
-    couplings = [layer for layer in model.chain.layers if isinstance(layer, Coupling)]
-    assert {coupling.conditioner.dropout for coupling in couplings} == {share}
+    for kind, share in {"standardize": whitened, "gaussianize": gaussianized}.items():
+        model = density._build_model(z, torch.Generator().manual_seed(0), kind)
+        couplings = [layer for layer in model.chain.layers if isinstance(layer, Coupling)]
+        assert {coupling.conditioner.dropout for coupling in couplings} == {share}
 
 
 @pytest.mark.parametrize("early_lead, winner", [(-1e9, "gaussianize"), (1e9, "standardize")])
