@@ -367,12 +367,13 @@ class DDPMGenerator(ImageDensity):
     def _build_model(self, z: Tensor, generator: torch.Generator, kind: str) -> Flow:
         path = SchedulePath(self._betas())
         self.betas_ = path.betas.numpy()
-        n_features, kind, n_probes = z.shape[1], self.divergence, self.n_probes
+        n_features, divergence, n_probes = z.shape[1], self.divergence, self.n_probes
         network: VelocityNetwork | DeepVelocityNetwork | UNetVelocity
         solution = (self.solver, self.n_steps, self.solver_tol)
         if self._images:
             network = self._unet(path, generator, self.unet_params, self.dtype)
-            kind, n_probes = ("rademacher", 2) if kind == "exact" else (kind, n_probes)
+            if divergence == "exact":
+                divergence, n_probes = "rademacher", 2
             solution = (self.solver, self.n_steps, 0)
         else:
             n_conditions = self._encoder.n_columns if self.conditional else 0
@@ -380,7 +381,9 @@ class DDPMGenerator(ImageDensity):
             network = velocity_network(
                 n_features, sizes, self.activation, LinearPath(), generator, n_conditions
             )
-        probes = None if kind == "exact" else draw_probes(kind, n_probes, n_features, generator)
+        probes = None
+        if divergence != "exact":
+            probes = draw_probes(divergence, n_probes, n_features, generator)
         objective = Objective(TARGETS_BY_NAME[self.prediction_type])
         return Flow(network, path, n_features, *solution, objective, probes)
 
