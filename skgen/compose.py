@@ -376,7 +376,7 @@ def default_members(n_samples: int, n_features: int) -> list[tuple[str, BaseEsti
 
 def _by_split(names: list[str], fits: list[Fit]) -> tuple[list[str], list[list[Fit]]]:
     """Fits by finished splits, or what there is of the first, and the names of their members."""
-    if not fits:
+    if not fits:  # nothing to keep
         raise KeyboardInterrupt
     n = len(names)
     n_splits = (len(fits) - fits[-1].interrupted) // n

@@ -16,7 +16,7 @@ from .bases import BasedFlow
 from .core.divergence import jacobian_product, transposed_jacobian_product
 from .core.interfaces import join
 from .core.modes import default_modes
-from .core.progress import advance
+from .core.progress import counted
 from .core.samplers import LAST_TIME, langevin_step
 
 
@@ -149,9 +149,8 @@ class FieldDensity(BasedFlow):
         def move(rows: Tensor) -> Tensor:
             z = density.precondition(self._unfold(rows))[0]
             flow, z, time = self._model.given(z[:, d:]), z[:, :d], z.new_tensor(float(t))
-            for _ in range(n_steps):
+            for _ in counted(range(n_steps), len(z) / max(1, n_steps)):
                 z = langevin_step(flow, z, time, step_size, generator)
-                advance(len(z) / n_steps)
             return self._fold(density.bijection.inverse(z))
 
         return self._by_chunks(X, move, y)

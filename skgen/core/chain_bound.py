@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .diffusion_samplers import Level, posterior
 from .gaussian import standard_normal
-from .progress import advance
+from .progress import counted
 from .samplers import PathFlow
 from .schedules import SchedulePath
 
@@ -32,7 +32,7 @@ def chain_bound(
     ``log p(x_0) >= E[log p(x_0 | x_1) - sum_k KL(q(x_{k-1} | x_k, x_0) || p(x_{k-1} | x_k))]
     - KL(q(x_T | x_0) || N(0, I))``. The first term is a normal log-density, as the data are
     continuous. With "beta_tilde" the variance of the first step, which would be 0, is that of the
-    second. It is a share of the work on the rows that a progress bar may show.
+    second. To a progress bar it is a share of the work on the rows.
 
     References
     ----------
@@ -44,11 +44,11 @@ def chain_bound(
     last = levels[-1]
     away = (last.alpha * x).square().sum(1)
     bound = -normal_divergence(away, last.sigma**2, d)
-    for k in range(path.n_timesteps, 0, -1):
+    steps = range(path.n_timesteps, 0, -1)
+    for k in counted(steps, share * len(x) / len(steps)):
         now, then = levels[k], levels[k - 1]
         x_k = now.alpha * x + now.sigma * standard_normal(len(x), x, generator)
         data = flow.parts(x.new_tensor(1 - k / path.n_timesteps), x_k).data
-        advance(share * len(x) / path.n_timesteps)
         weight, _, given = posterior(now, then, variance)
         if k == 1:
             given = given or posterior(levels[2], levels[1], variance)[2]

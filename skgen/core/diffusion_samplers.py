@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .gaussian import standard_normal
 from .paths import Parts
-from .progress import advance
+from .progress import counted
 from .samplers import PathFlow
 from .schedules import SchedulePath
 
@@ -154,12 +154,11 @@ class DiffusionSampler:
         assert isinstance(path, SchedulePath)
         x, before = flow.base.sample(n, generator), None
         yield 0.0, x
-        steps = self.steps(path)
-        for k, k_next in pairwise(steps):
+        steps = list(pairwise(self.steps(path)))
+        for k, k_next in counted(steps, n / len(steps)):
             now, then = Level(*path.levels(k)), Level(*path.levels(k_next))
             parts = flow.parts(x.new_tensor(1 - k / path.n_timesteps), x)
             noise = standard_normal(n, x, generator)
             step = Step(x, parts, now, then, noise, before, self.variance)
             x, before = DIFFUSION_SAMPLERS[self.kind].step(step), (now, parts)
-            advance(n / (len(steps) - 1))
             yield 1 - k_next / path.n_timesteps, x

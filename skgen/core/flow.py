@@ -17,7 +17,7 @@ from .matching import FlowMatching
 from .networks import Network
 from .objectives import Objective
 from .paths import GaussianPath, LinearPath, Parts
-from .progress import advance
+from .progress import counted
 from .refinement import Solve, refined
 from .samplers import TIME_GRIDS, OdeSampler, Sampler
 from .solvers import SOLVERS
@@ -269,7 +269,7 @@ class Flow(FlowMatching):
             state = by_columns(torch.cat([x, x.new_zeros(len(x), n_traces)], dim=1))
             # Rows that are refined take nobody knows how many more.
             work = 0.0 if self.tolerance else len(x) / n_steps
-            return _last(_told(method.steps(field, state, start, end, n_steps), work))
+            return _last(counted(method.steps(field, state, start, end, n_steps), work))
 
         return torch.cat([solve(part) for part in cache_parts(rows, dtype)])
 
@@ -304,10 +304,3 @@ class GivenFlow:
 
 def _last(states: Iterator[Any]) -> Any:
     return deque(states, maxlen=1).pop()
-
-
-def _told(states: Iterator[Tensor], work: float) -> Iterator[Tensor]:
-    """The states, each of which is told to the progress bar as so many rows' work."""
-    for state in states:
-        advance(work)
-        yield state

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+T = TypeVar("T")
 DELAY = 1.0  # seconds before a bar is shown: most calls are done by then
 
 
@@ -57,3 +58,10 @@ def advance(rows: float) -> None:
     bar = _current.get()
     if bar is not None:
         bar.add(rows)
+
+
+def counted(steps: Iterable[T], rows: float) -> Iterator[T]:
+    """Yield the steps of a loop, each of which is a part of the work on a chunk, in rows."""
+    for step in steps:
+        yield step
+        advance(rows)

@@ -14,7 +14,7 @@ from torch import Tensor
 from .gaussian import standard_normal
 from .interfaces import Density, by_columns
 from .paths import GaussianPath, Parts
-from .progress import advance
+from .progress import counted
 from .solvers import SOLVERS
 
 
@@ -91,8 +91,8 @@ class Sampler(ABC):
 
         x = flow.path.gaussian_scale(time(0)[0]) * by_columns(x)
         yield first, x
-        for k, end in enumerate(self._walk(flow, x, time, generator), start=1):
-            advance(n / self.n_steps)
+        walk = counted(self._walk(flow, x, time, generator), n / self.n_steps)
+        for k, end in enumerate(walk, start=1):
             t = time(k / self.n_steps)[0]
             if k < self.n_steps or last == 1:
                 yield float(t), end
