@@ -18,7 +18,12 @@ from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._set_output import _get_output_config
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_n_features,
+    check_array,
+    check_is_fitted,
+    validate_data,
+)
 from torch import Tensor
 
 from .core.interfaces import Density
@@ -200,10 +205,12 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
         return torch.Generator(device).manual_seed(_draw_seed(source))
 
     @default_modes()
-    def _by_chunks(self, X: Any, function: Callable[[Tensor], Tensor], y: Any = None) -> np.ndarray:
+    def _by_chunks(
+        self, X: Any, function: Callable[[Tensor], Tensor], y: Any = None, named: bool = True
+    ) -> np.ndarray:
         """Apply a row-wise function of tensors to validated rows, with bounded memory."""
         check_is_fitted(self)
-        X = self._rows(check_rows(self, X, reset=False), y)
+        X = self._rows(check_rows(self, X, named, reset=False), y)
         device = self._place_module()
         with torch.inference_mode(), self._row_bar(len(X)) as bar:
             parts = [
@@ -264,15 +271,23 @@ def row_bar(n_rows: int, verbose: int, unit: str = "rows") -> RowBar:
     return RowBar(n_rows, verbose, unit)
 
 
-def check_rows(estimator: BaseEstimator, X: Any, **options: Any) -> np.ndarray:
+def check_rows(
+    estimator: BaseEstimator, X: Any, named: bool = True, *, reset: bool = True, **options: Any
+) -> np.ndarray:
     """Rows as an array of finite numbers, float32 if X has it; options are those of scikit-learn.
 
     Its own message for NaN goes on to recommend classifiers, and those for text name no column.
+    Columns are named as those of the fit or not at all, but for rows that are not of its columns.
     """
     X = to_array(X)
     options = {"dtype": [np.float64, np.float32], "ensure_all_finite": False, **options}
+    rows: np.ndarray
     try:
-        rows: np.ndarray = validate_data(estimator, X, **options)
+        if named:
+            rows = validate_data(estimator, X, reset=reset, **options)
+        else:
+            rows = check_array(X, estimator=estimator, input_name="X", **options)
+            _check_n_features(estimator, rows, reset=reset)
     except (TypeError, ValueError):
         _refuse_other_than_numbers(estimator, X)
         raise
@@ -285,6 +300,14 @@ def check_rows(estimator: BaseEstimator, X: Any, **options: Any) -> np.ndarray:
                 "rows or fill them in."
             )
     return rows if min(rows.strides) >= 0 else rows.copy()  # tensors have no others
+
+
+def check_more_rows(estimator: BaseEstimator, X: Any, name: str, **options: Any) -> np.ndarray:
+    """Rows, called so, of the columns of X, whose fit they have a part in."""
+    try:
+        return check_rows(estimator, X, reset=False, **options)
+    except ValueError as error:  # which calls them X
+        raise ValueError(f"{name} is invalid. {error}") from error
 
 
 def _refuse_other_than_numbers(estimator: BaseEstimator, X: Any) -> None:

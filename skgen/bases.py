@@ -9,11 +9,10 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from .base import draw_rows, lent, to_array
+from .base import check_more_rows, draw_rows, lent
 from .conditions import ConditionalFlow
 from .core.flow import Flow
 from .core.interfaces import Bijection, Density
@@ -79,7 +78,7 @@ class BasedFlow(ConditionalFlow):
 
     base: Any = "normal"
     coupling: Any = "independent"
-    _X_base: np.ndarray | None = None
+    _X_base: Any = None
 
     def fit(
         self,
@@ -111,9 +110,9 @@ class BasedFlow(ConditionalFlow):
         sample_weight_val : array-like of shape (n_val_samples,), default=None
             Weights of the rows of X_val.
         X_base : array-like of shape (n_base_samples, n_features), default=None
-            Rows that the flow is to carry to those of X, see `transport`, in place of noise. Their
-            density, which that of X follows from, is ``base`` fitted to them, or a Gaussian
-            mixture if that is "normal".
+            Rows, of the columns of X, that the flow is to carry to those of X, see `transport`, in
+            place of noise. Their density, which that of X follows from, is ``base`` fitted to
+            them, or a Gaussian mixture if that is "normal".
 
         Returns
         -------
@@ -126,26 +125,17 @@ class BasedFlow(ConditionalFlow):
             If an array or a parameter is invalid, or X_val is given without early stopping. The
             estimator then keeps its former state.
         """
-        if X_base is not None:
-            X_base = check_array(
-                to_array(X_base),
-                dtype=np.float64,
-                order="C",
-                ensure_min_samples=2,
-                input_name="X_base",
-            )
         val = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
         with lent(self, _X_base=X_base):
             super().fit(X, y, sample_weight, **val)
         return self
 
     def _candidates(self, x: Tensor, generator: torch.Generator) -> dict[str, Preconditioned]:
+        if self._X_base is not None:
+            X_base = check_more_rows(self, self._X_base, "X_base", ensure_min_samples=2)
+            self._X_base = X_base.astype(np.float64)
         candidates = super()._candidates(x, generator)
         if self._X_base is not None:
-            if self._X_base.shape[1] != self.n_features_in_:
-                raise ValueError(
-                    f"X_base has {self._X_base.shape[1]} column(s), X {self.n_features_in_}."
-                )
             if self.periodic or self.discrete is not None:
                 raise ValueError("X_base cannot go with periodic or discrete columns.")
             rows = torch.tensor(self._X_base, device=x.device)

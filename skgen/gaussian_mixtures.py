@@ -9,6 +9,7 @@ from threading import Lock
 
 import numpy as np
 import torch
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
@@ -40,11 +41,13 @@ class QuietMixture(GaussianMixture):
     """Gaussian mixture that does not mind if EM stops early: any state of it is a density.
 
     It is fitted by one thread. Those of BLAS take longer to share a few equations than to solve
-    them, and beside other work a hundred times as long.
+    them, and beside other work a hundred times as long. Where arrays of PyTorch are dispatched,
+    scikit-learn starts from k-means of none, not even of NumPy's.
     """
 
     def fit(self, X, y=None):
-        with _process_lock, _libraries().limit(limits=1), warnings.catch_warnings():
+        modes = config_context(array_api_dispatch=False)
+        with _process_lock, _libraries().limit(limits=1), warnings.catch_warnings(), modes:
             warnings.simplefilter("ignore", ConvergenceWarning)
             return super().fit(X, y)
 

@@ -9,7 +9,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from .base import check_rows, lent
+from .base import check_more_rows, lent
 from .completion import CompletingDensity
 from .core.interfaces import runs
 from .supports import check_supported
@@ -125,10 +125,7 @@ class HeldOutDensity(CompletingDensity):
                 "X_val is to stop early by, but early_stopping=False. Set it to True or leave out "
                 "X_val."
             )
-        try:
-            X = check_rows(self, X, reset=False)
-        except ValueError as error:  # which calls it X
-            raise ValueError(f"X_val is invalid. {error}") from error
+        X = check_more_rows(self, X, "X_val")
         rows = self._rows_given(X, y, "y_val")
         if sample_weight is not None:
             sample_weight = check_weights(sample_weight, X, 1, "sample_weight_val")

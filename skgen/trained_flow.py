@@ -59,7 +59,10 @@ class TrainedFlow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedDens
         check_is_fitted(self)
         bijection, flow = self._flow
         return self._by_chunks(
-            X, lambda rows: self._fold(bijection.inverse(flow.transport(rows, to_data=True))), y
+            X,
+            lambda rows: self._fold(bijection.inverse(flow.transport(rows, to_data=True))),
+            y,
+            named=False,  # noise has no columns of the data
         )
 
     @property

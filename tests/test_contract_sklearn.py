@@ -72,6 +72,20 @@ def test_own_frames_raise_no_warning_about_names(estimator):
         assert_array_equal(estimator.score_samples(X), log_density)
 
 
+@pytest.mark.parametrize("name", ["flow", "diffusion", "coupling"])
+def test_noise_has_no_names(name):
+    estimator = clone(ESTIMATORS[name])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*feature names")
+        noise = estimator.fit(FRAME).transform(FRAME)
+        back = estimator.inverse_transform(noise)
+        named = estimator.set_output(transform="pandas").transform(FRAME)
+        assert list(named) != list(FRAME)
+        assert_array_equal(estimator.inverse_transform(named), back)
+    with pytest.raises(ValueError, match=r"X has 1 features, .* is expecting 2"):
+        estimator.inverse_transform(noise[:, :1])
+
+
 def through_joblib(fitted):
     buffer = io.BytesIO()
     joblib.dump(fitted, buffer)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from sklearn import config_context
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -139,6 +140,14 @@ def test_no_warnings_if_em_stops_early():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not mixture.fit(X).converged_
+
+
+def test_mixtures_are_fitted_where_arrays_are_dispatched(monkeypatch):
+    expected = cheap_flow(max_iter=2).fit(X).score_samples(TEST)
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+    with config_context(array_api_dispatch=True):
+        density = cheap_flow(max_iter=2).fit(X)
+        assert_allclose(density.score_samples(torch.tensor(TEST)), expected)
 
 
 @pytest.mark.parametrize("preconditioning", ["standardize", "gaussianize"])

@@ -4,6 +4,7 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from numpy.testing import assert_allclose
@@ -225,8 +226,13 @@ def test_rows_are_carried_to_rows(coupling, base):
 
 
 def test_rows_of_a_base_need_the_columns_of_X():
-    with pytest.raises(ValueError, match=r"X_base has 1 column\(s\), X 2"):
+    with pytest.raises(ValueError, match=r"X_base is invalid. X has 1 features.* expecting 2"):
         cheap_flow().fit(X, X_base=X[:, :1])
+    frame = pandas.DataFrame(X, columns=["a", "b"])
+    with pytest.raises(ValueError, match="X_base is invalid. The feature names should match"):
+        cheap_flow().fit(frame, X_base=frame[["b", "a"]])
+    flow = cheap_flow(base="normal").fit(frame, X_base=frame + 1)
+    assert_allclose(flow.transport(frame), flow.transport(frame.to_numpy().tolist()))
 
 
 def test_reflow_straightens_and_keeps_the_density():
