@@ -229,7 +229,7 @@ def test_rows_of_a_base_need_the_columns_of_X():
     with pytest.raises(ValueError, match=r"X_base is invalid. X has 1 features.* expecting 2"):
         cheap_flow().fit(X, X_base=X[:, :1])
     frame = pandas.DataFrame(X, columns=["a", "b"])
-    with pytest.raises(ValueError, match="X_base is invalid. The feature names should match"):
+    with pytest.raises(ValueError, match=r"X_base is invalid. The feature names should match"):
         cheap_flow().fit(frame, X_base=frame[["b", "a"]])
     flow = cheap_flow(base="normal").fit(frame, X_base=frame + 1)
     assert_allclose(flow.transport(frame), flow.transport(frame.to_numpy().tolist()))
