@@ -171,7 +171,17 @@ def fit_gaussian(x: Tensor, weight: Tensor | None, kind: str, ridge: float) -> G
     share = z.new_tensor(1 / len(z)) if weight is None else (weight / weight.sum())[:, None]
     correlation = (share * z).T @ z
     correlation.diagonal().add_(ridge)
+    if is_singular(torch.linalg.eigvalsh(correlation)):  # where cholesky may not notice
+        raise torch.linalg.LinAlgError("The covariance is singular.")
     return Gaussian(mean, scale[:, None] * torch.linalg.cholesky(correlation))
+
+
+def is_singular(variances: Tensor) -> bool:
+    """Whether the variances (d,) along the axes of a correlation matrix are not all of the data.
+
+    Those of linearly dependent columns are rounding errors.
+    """
+    return not bool(variances.min() > 10 * len(variances) * torch.finfo(variances.dtype).eps)
 
 
 def column_moments(x: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:

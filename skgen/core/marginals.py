@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .bijections import Chain
+from .gaussian import is_singular
 from .interfaces import Bijection, runs
 from .splines import monotone_slopes, rational_quadratic
 
@@ -26,6 +27,11 @@ class Whitening(Bijection):
     regularisation : float
         Variance added to each standardised column before the root is taken; bounds how far
         nearly dependent columns are stretched.
+
+    Raises
+    ------
+    ValueError
+        If it is 0, or nearly, and columns are linearly dependent.
     """
 
     mean: Tensor
@@ -42,6 +48,11 @@ class Whitening(Bijection):
         variances = variances.clamp(min=0)
         share = shrinkage(standard)
         variances = (1 - share) * variances + share + regularisation
+        if is_singular(variances):
+            raise ValueError(
+                "The columns of X are linearly dependent, so the covariance is singular. Use a "
+                f"larger reg_covar than {regularisation}, or drop columns."
+            )
         root = (axes * variances.rsqrt()) @ axes.T / scale
         self.register_buffer("mean", x.mean(0))
         self.register_buffer("matrix", root)

@@ -96,9 +96,10 @@ def test_variance_of_a_constant_column_is_exactly_zero():
     assert variance[0] == 0 and variance[1] == pytest.approx(4.0)
 
 
-def test_singular_covariance_is_an_error_without_ridge():
-    x = torch.tensor(X)
-    x = torch.stack([x[:, 0], 2 * x[:, 0]], dim=1)
+@pytest.mark.parametrize("weights", [(2.0, 0.0), (1.0, 1.0), (1e-3, 1e3), (0.3, -0.7)])
+def test_singular_covariance_is_an_error_without_ridge(weights):
+    x = torch.tensor(X[:, :2])
+    x = torch.cat([x, x @ torch.tensor(weights, dtype=x.dtype)[:, None]], dim=1)
     with pytest.raises(torch.linalg.LinAlgError):
         fit_gaussian(x, None, "full", 0.0)
     assert torch.isfinite(fit_gaussian(x, None, "full", 1e-6).log_prob(x)).all()

@@ -7,6 +7,7 @@ from torch.distributions import MultivariateNormal
 from torch.testing import assert_close
 
 from skgen.core.marginals import (
+    PRECONDITIONERS,
     Chain,
     MarginalGaussianisation,
     Whitening,
@@ -103,6 +104,16 @@ def test_whitening_stretches_dependent_columns_boundedly():
     z, log_det = Whitening(x, 1e-6)(x)
     assert z.isfinite().all() and log_det.isfinite().all()
     assert_close(Whitening(x, 1e-6).inverse(z), x, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", PRECONDITIONERS)
+def test_dependent_columns_need_regularisation(kind):
+    x = rows("normal")
+    x[:, 2] = x[:, 0]
+    with pytest.raises(ValueError, match=r"linearly dependent.* larger reg_covar than 0\.0,"):
+        fit_preconditioner(x, kind, 0.0)
+    x[:, 2] += 1e-6 * rows("heavy")[:, 0]
+    assert fit_preconditioner(x, kind, 0.0)(x)[0].isfinite().all()
 
 
 def test_whitening_changes_uncorrelated_axes_least():
