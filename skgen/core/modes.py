@@ -23,7 +23,7 @@ def default_modes() -> Iterator[None]:
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 modes.enter_context(torch.autocast(kind, enabled=False))
-        if torch.empty(0).device.type != "cpu":  # torch.get_default_device may not know of a context
+        if torch.empty(0).device.type != "cpu":  # get_default_device may not tell
             modes.enter_context(torch.device("cpu"))
         yield
 
