@@ -34,6 +34,7 @@ if os.environ.get("SKGEN_DOCS_INTERSPHINX"):
 
 autosummary_generate = True
 autodoc_member_order = "groupwise"
+autodoc_typehints = "none"  # the docstrings say more
 # The class template lists the methods; numpydoc would list them a second time.
 numpydoc_show_class_members = False
 

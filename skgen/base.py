@@ -25,6 +25,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 from torch import Tensor
+from typing_extensions import Self
 
 from .core.interfaces import Density
 from .core.modes import default_modes
@@ -79,7 +80,7 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
         """Fit to the rows ``x``, float64, and return the model."""
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BaseDensity:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit the density to data.
 
         Parameters

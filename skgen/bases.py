@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
+from typing_extensions import Self
 
 from .base import check_more_rows, draw_rows, lent
 from .conditions import ConditionalFlow
@@ -90,7 +91,7 @@ class BasedFlow(ConditionalFlow):
         y_val: Any = None,
         sample_weight_val: Any = None,
         X_base: Any = None,
-    ) -> BasedFlow:
+    ) -> Self:
         """Fit the density to data, given conditions if ``conditional=True``.
 
         Parameters

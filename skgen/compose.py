@@ -16,6 +16,7 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import check_is_fitted
+from typing_extensions import Self
 
 from .base import (
     MeanScoreMixin,
@@ -134,7 +135,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         self,
         *,
         estimators=None,
-        cv="auto",
+        cv: Any = "auto",
         ensemble=True,
         validation_fraction=0.1,
         min_weight=1e-3,
@@ -152,7 +153,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> StackedDensity:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit the members and find their weights.
 
         Parameters
@@ -319,7 +320,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         """
         return self._get_params("estimators", deep=deep)
 
-    def set_params(self, **params: Any) -> StackedDensity:
+    def set_params(self, **params: Any) -> Self:
         """Set parameters of the mixture or, by ``name__parameter``, of its members.
 
         Parameters

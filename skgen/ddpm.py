@@ -12,6 +12,7 @@ from sklearn.utils import check_scalar
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
+from typing_extensions import Self
 
 from .base import to_array, unchanged_on_error
 from .core.chain_bound import chain_bound
@@ -241,7 +242,7 @@ class DDPMGenerator(ImageDensity):
         self,
         *,
         n_timesteps=1000,
-        beta_schedule="linear",
+        beta_schedule: Any = "linear",
         prediction_type="velocity",
         posterior_variance="beta",
         sampler="ancestral",
@@ -250,7 +251,7 @@ class DDPMGenerator(ImageDensity):
         image_shape=None,
         unet_params=None,
         dtype="auto",
-        hidden_layer_sizes=(128, 128),
+        hidden_layer_sizes: Any = (128, 128),
         activation="silu",
         conditional=False,
         preconditioning="auto",
@@ -264,11 +265,11 @@ class DDPMGenerator(ImageDensity):
         solver_tol=1e-3,
         divergence="exact",
         n_probes=16,
-        batch_size="auto",
+        batch_size: Any = "auto",
         gradient_accumulation_steps=1,
-        learning_rate_init="auto",
+        learning_rate_init: Any = "auto",
         weight_decay=1e-4,
-        max_iter="auto",
+        max_iter: Any = "auto",
         tol=1e-3,
         n_iter_no_change=8,
         early_stopping=True,
@@ -325,7 +326,7 @@ class DDPMGenerator(ImageDensity):
         X_val: Any = None,
         y_val: Any = None,
         sample_weight_val: Any = None,
-    ) -> DDPMGenerator:
+    ) -> Self:
         """Fit the chain to data, given conditions if ``conditional=True``.
 
         Parameters
@@ -515,7 +516,7 @@ class DDPMGenerator(ImageDensity):
         value_range: tuple[float, float] = (0, 255),
         image_dtype: Any = np.uint8,
         **parameters: Any,
-    ) -> DDPMGenerator:
+    ) -> Self:
         """Fitted generator with the U-Net and the chain of a pipeline of diffusers.
 
         Parameters

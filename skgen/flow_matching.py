@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
@@ -207,13 +208,13 @@ class FlowMatchingDensity(PathDensity):
     def __init__(
         self,
         *,
-        hidden_layer_sizes=(128, 128),
+        hidden_layer_sizes: Any = (128, 128),
         activation="silu",
-        path="linear",
+        path: Any = "linear",
         prediction="velocity",
         loss="regression",
         coupling="independent",
-        base="normal",
+        base: Any = "normal",
         conditional=False,
         preconditioning="auto",
         reg_covar=1e-6,
@@ -229,7 +230,7 @@ class FlowMatchingDensity(PathDensity):
         batch_size=512,
         learning_rate_init=3e-3,
         weight_decay=1e-4,
-        max_iter="auto",
+        max_iter: Any = "auto",
         tol=1e-3,
         n_iter_no_change=8,
         early_stopping=True,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
+from typing_extensions import Self
 
 from .base import check_more_rows, lent
 from .completion import CompletingDensity
@@ -39,7 +40,7 @@ class HeldOutDensity(CompletingDensity):
         X_val: Any = None,
         y_val: Any = None,
         sample_weight_val: Any = None,
-    ) -> HeldOutDensity:
+    ) -> Self:
         """Fit the density to data.
 
         Parameters

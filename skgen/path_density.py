@@ -14,6 +14,7 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from tqdm import tqdm
+from typing_extensions import Self
 
 from .base import check_n_samples
 from .core.diffusion_samplers import DiffusionSampler
@@ -189,7 +190,7 @@ class PathDensity(FieldDensity):
         *,
         max_iter: int | None = None,
         random_state: Any = None,
-    ) -> PathDensity:
+    ) -> Self:
         """Straighten the fitted flow, so that samplers need few steps.
 
         The flow is trained on, with pairs of noise and what it carries that to, so it learns to

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from sklearn.base import clone
@@ -195,14 +196,14 @@ class RealNVPDensity(TrainedFlow):
         self,
         *,
         transformer="spline",
-        n_blocks="auto",
+        n_blocks: Any = "auto",
         n_groups=2,
-        hidden_layer_sizes=(64, 64),
+        hidden_layer_sizes: Any = (64, 64),
         activation="silu",
         n_bins=8,
         linear="lu",
-        base="normal",
-        dropout="auto",
+        base: Any = "normal",
+        dropout: Any = "auto",
         input_noise=0.0,
         preconditioning="auto",
         reg_covar=1e-6,
@@ -213,7 +214,7 @@ class RealNVPDensity(TrainedFlow):
         batch_size=256,
         learning_rate_init=1e-2,
         weight_decay=1e-4,
-        max_iter="auto",
+        max_iter: Any = "auto",
         tol=1e-3,
         n_iter_no_change=8,
         early_stopping=True,

@@ -7,6 +7,7 @@ import pickle
 import re
 import time
 import warnings
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -17,6 +18,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.estimator_checks import (
     check_dataframe_column_names_consistency,
     check_param_validation,
@@ -49,6 +51,18 @@ def test_every_public_estimator_is_listed():
     estimators = {c for c in public if hasattr(c, "score_samples") and c.__name__[0] != "_"}
     private = {"skgen.base", "skgen.members"}
     assert {c for c in estimators if c.__module__ not in private} == set(CLASSES)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_type_checkers_know_the_parameters_and_the_methods(cls):
+    for name, parameter in inspect.signature(cls).parameters.items():
+        constraints = [c for c in cls._parameter_constraints[name] if c is not str]
+        texts = [isinstance(constraint, StrOptions) for constraint in constraints]
+        of_one_type = not any(texts) or (all(texts) and isinstance(parameter.default, str))
+        if not of_one_type or isinstance(parameter.default, tuple):  # they guess by the default
+            assert parameter.annotation is not parameter.empty, name
+    assert inspect.signature(cls.fit).return_annotation == "Self"
+    assert (Path(skgen.__file__).parent / "py.typed").exists()
 
 
 def test_parameter_validation(estimator):

@@ -37,7 +37,7 @@ ALLOWED = {
     "chain_bound": {"diffusion_samplers", "gaussian", "progress", "samplers", "schedules"},
     "conditional": {"gaussian"},
     "coupling_flow": {"bijections", "coupling", "gaussian", "workspace"},
-    "marginals": {"bijections", "splines"},
+    "marginals": {"bijections", "gaussian", "splines"},
     "supports": {"gaussian"},
     "samplers": {"gaussian", "paths", "progress", "solvers"},
     "schedules": {"paths", "splines", "workspace"},
