@@ -46,7 +46,8 @@ class FieldDensity(BasedFlow):
             Positions in the units of the training data. They need not be whole numbers in columns
             that are ``discrete``, where the flow has the number k from k to k + 1.
         t : float
-            Time from 0, noise, to 1, data.
+            Time from 0, noise, to 1, data; on paths without a velocity there, such as chains of
+            steps, to the last one with one.
         y : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
             As in `score_samples`.
 
@@ -54,6 +55,11 @@ class FieldDensity(BasedFlow):
         -------
         velocity : ndarray of shape (n_samples, n_features)
             ``dx/dt`` in the units of X.
+
+        Raises
+        ------
+        ValueError
+            If t is not within these.
         """
         check_is_fitted(self)
         check_scalar(t, "t", Real, min_val=0, max_val=self._model.path.interval[1])
