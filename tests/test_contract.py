@@ -278,8 +278,9 @@ def test_global_state_has_no_influence(estimator):
     with other_modes_of_pytorch():
         second = clone(estimator).fit(X)
         log_density, drawn = second.score_samples(X), second.sample(5)
-    assert_allclose(first.score_samples(X), log_density, atol=1e-9)  # PyTorch 2.4: not equal
-    assert_allclose(first.sample(5), drawn, atol=1e-9)
+    rounding = {"rtol": 0, "atol": 1e-9}  # in PyTorch 2.4, with more than two hidden layers
+    assert_allclose(first.score_samples(X), log_density, **rounding)
+    assert_allclose(first.sample(5), drawn, **rounding)
 
 
 @pytest.mark.parametrize("name", EXACT_REFITS)

@@ -177,9 +177,9 @@ def fit_gaussian(x: Tensor, weight: Tensor | None, kind: str, ridge: float) -> G
 
 
 def is_singular(variances: Tensor) -> bool:
-    """Whether the variances (d,) along the axes of a correlation matrix are not all of the data.
+    """Whether some variances (d,) along the axes of a correlation matrix are rounding errors.
 
-    Those of linearly dependent columns are rounding errors.
+    So they are where columns are linearly dependent.
     """
     return not bool(variances.min() > 10 * len(variances) * torch.finfo(variances.dtype).eps)
 
