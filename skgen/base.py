@@ -34,6 +34,7 @@ from .weights import check_weights, weighted_mean
 
 # Rows a pass, fewer where they have many columns, which bounds memory; flows divide them further.
 CHUNK_ROWS, CHUNK_NUMBERS = 2**14, 2**21
+LARGEST = 1e150  # sums of squares of larger numbers are not finite
 
 
 class MeanScoreMixin(DensityMixin):
@@ -300,6 +301,12 @@ def check_rows(
                 f"column(s) {columns}. {type(estimator).__name__} needs finite numbers: drop those "
                 "rows or fill them in."
             )
+    if reset and max(rows.max(), -rows.min()) > LARGEST:
+        columns = describe_columns(estimator, np.flatnonzero((abs(rows) > LARGEST).any(axis=0)))
+        raise ValueError(
+            f"X holds values beyond ±{LARGEST:g}, in column(s) {columns}. Divide these by a "
+            "constant, or drop the rows."
+        )
     return rows if min(rows.strides) >= 0 else rows.copy()  # tensors have no others
 
 

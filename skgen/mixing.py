@@ -88,8 +88,8 @@ def _first_of_the_best(log_densities: np.ndarray, sample_weight: np.ndarray | No
     best = np.average(log_densities, axis=0, weights=sample_weight).argmax()
     weight = np.ones(len(log_densities)) if sample_weight is None else sample_weight
     weight = weight / weight.sum()
-    with np.errstate(invalid="ignore"):  # where both are minus infinity
+    with np.errstate(invalid="ignore", over="ignore"):  # where one or both are minus infinity
         gaps = log_densities[:, [best]] - log_densities
         mean = weight @ gaps
         variance = weight @ (gaps - mean) ** 2 * (weight @ weight)
-        return int(np.argmax(mean <= np.sqrt(variance)))
+        return int(np.argmax(mean <= np.sqrt(np.nan_to_num(variance, posinf=0.0))))

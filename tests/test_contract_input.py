@@ -128,6 +128,7 @@ def test_constant_column_where_the_density_exists(name):
         pytest.param(X[:, :1], id="one column"),
         pytest.param(1e6 + X, id="far from zero"),
         pytest.param(1e-12 * X, id="tiny units"),
+        pytest.param(1e140 * abs(X), id="huge units"),
         pytest.param(np.column_stack([X, X[:, 0] + X[:, 1]]), id="dependent columns"),
         pytest.param(np.column_stack([X[:, 0], np.arange(60) % 2]), id="binary column"),
         pytest.param(np.append(X, [[1e4, -1e4]], axis=0), id="outlier"),
@@ -140,6 +141,12 @@ def test_difficult_rows_are_fitted(estimator, rows):
     assert log_density.shape == (len(rows),) and np.isfinite(log_density).all()
     drawn = estimator.sample(20)
     assert drawn.shape == (20, rows.shape[1]) and np.isfinite(drawn).all()
+
+
+def test_rows_whose_squares_are_not_finite(estimator):
+    rows = X * [1.0, 1e160]
+    with pytest.raises(ValueError, match=r"beyond ±1e\+150, in column\(s\) 1 \('weight'\). Divide"):
+        estimator.fit(pandas.DataFrame(rows, columns=["height", "weight"]))
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:sklearn")

@@ -60,6 +60,7 @@ def test_first_of_the_best_components_is_a_row_ahead():
     check(noise + apart, 2)
     check(noise[:, :1] + close, 2)  # by as much in each row, so that there is no doubt
     check(np.vstack([[[-np.inf, 0, -np.inf]], noise + np.array([1, 0, 1])]), 1)
+    check(noise * [1e200, 1, 1] - [1e200, 0, 0.02], 1)  # the square of a difference is not finite
 
 
 def test_impossible_rows_are_ignored():
