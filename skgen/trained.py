@@ -234,14 +234,20 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
 def _race(trainers: dict[str, Trainer], first: int, handicaps: dict[str, float]) -> list[str]:
     """Train all up to step ``first``, and then the best to its end; their names, best first.
 
-    Handicaps, in nats, are taken off the scores.
+    Handicaps, in nats, are taken off the scores. One that diverges for good is left out if there
+    are others.
     """
 
     def score(name: str) -> float:
         return trainers[name].history.best_score - handicaps.get(name, 0.0)
 
-    for trainer in trainers.values():
-        trainer.run(until=first)
+    for name, trainer in list(trainers.items()):
+        try:
+            trainer.run(until=first)
+        except FloatingPointError:
+            if len(trainers) == 1:
+                raise
+            del trainers[name]
         if trainer.history.ended:
             break
     names = sorted(trainers, key=score, reverse=True)

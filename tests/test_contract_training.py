@@ -174,6 +174,17 @@ def test_persistent_nan_gives_up_and_keeps_the_former_fit(trained, on_step):
     assert vars(trained) == before
 
 
+@pytest.mark.parametrize("make", [cheap_flow, cheap_coupling])
+def test_preconditioning_that_diverges_is_left_out(make, on_step):
+    alone = make(preconditioning="gaussianize").fit(X)
+    on_step(lambda now, loss: loss * (torch.nan if now <= 4 else 1))  # the whole of the first
+    with pytest.warns(TrainingWarning, match="halved"):
+        density = make(preconditioning="auto").fit(X)
+    assert density.preconditioning_ == "gaussianize" and len(density.mixture_weights_) == 4
+    assert_array_equal(weights_of(density), weights_of(alone))
+    assert_allclose(density.score_samples(X), alone.score_samples(X))
+
+
 def test_warm_start_continues(trained):
     cold = clone(trained).fit(X)
     trained.set_params(warm_start=True).fit(X)
