@@ -301,7 +301,7 @@ def check_rows(
                 f"column(s) {columns}. {type(estimator).__name__} needs finite numbers: drop those "
                 "rows or fill them in."
             )
-    if reset and max(rows.max(), -rows.min()) > LARGEST:
+    if reset and max(float(rows.max()), -float(rows.min())) > LARGEST:
         columns = describe_columns(estimator, np.flatnonzero((abs(rows) > LARGEST).any(axis=0)))
         raise ValueError(
             f"X holds values beyond ±{LARGEST:g}, in column(s) {columns}. Divide these by a "
