@@ -127,6 +127,7 @@ def test_constant_column_where_the_density_exists(name):
         pytest.param(X[:5], id="five rows"),
         pytest.param(X[:, :1], id="one column"),
         pytest.param(1e6 + X, id="far from zero"),
+        pytest.param(X.astype(np.float32), id="single precision"),
         pytest.param(1e-12 * X, id="tiny units"),
         pytest.param(1e140 * abs(X), id="huge units"),
         pytest.param(np.column_stack([X, X[:, 0] + X[:, 1]]), id="dependent columns"),
