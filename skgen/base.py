@@ -1,4 +1,4 @@
-"""The door of every estimator: NumPy to tensors, validation, device, seeds, chunks, pickling."""
+"""The door of every estimator: NumPy to tensors, device, seeds, chunks, pickling."""
 
 from __future__ import annotations
 
@@ -8,33 +8,25 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils._set_output import _get_output_config
-from sklearn.utils.validation import (
-    _check_n_features,
-    check_array,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from typing_extensions import Self
 
 from .core.interfaces import Density
 from .core.modes import default_modes
 from .core.progress import RowBar
+from .rows import check_n_samples, check_rows, wrap_samples
 from .weights import check_weights, weighted_mean
 
 # Rows a pass, fewer where they have many columns, which bounds memory; flows divide them further.
 CHUNK_ROWS, CHUNK_NUMBERS = 2**14, 2**21
-LARGEST = 1e150  # sums of squares of larger numbers are not finite
 
 
 class MeanScoreMixin(DensityMixin):
@@ -273,75 +265,6 @@ def row_bar(n_rows: int, verbose: int, unit: str = "rows") -> RowBar:
     return RowBar(n_rows, verbose, unit)
 
 
-def check_rows(
-    estimator: BaseEstimator, X: Any, named: bool = True, *, reset: bool = True, **options: Any
-) -> np.ndarray:
-    """Rows as an array of finite numbers, float32 if X has it; options are those of scikit-learn.
-
-    Its own message for NaN goes on to recommend classifiers, and those for text name no column.
-    Columns are named as those of the fit or not at all, but for rows that are not of its columns.
-    """
-    X = to_array(X)
-    options = {"dtype": [np.float64, np.float32], "ensure_all_finite": False, **options}
-    rows: np.ndarray
-    try:
-        if named:
-            rows = validate_data(estimator, X, reset=reset, **options)
-        else:
-            rows = check_array(X, estimator=estimator, input_name="X", **options)
-            _check_n_features(estimator, rows, reset=reset)
-    except (TypeError, ValueError):
-        _refuse_other_than_numbers(estimator, X)
-        raise
-    for name, bad in {"NaN": np.isnan, "infinity": np.isinf}.items():
-        if (where := bad(rows)).any():
-            columns = describe_columns(estimator, np.flatnonzero(where.any(axis=0)))
-            raise ValueError(
-                f"X contains {name}, in {where.any(axis=1).sum()} of {len(rows)} rows and "
-                f"column(s) {columns}. {type(estimator).__name__} needs finite numbers: drop those "
-                "rows or fill them in."
-            )
-    if reset and max(float(rows.max()), -float(rows.min())) > LARGEST:
-        columns = describe_columns(estimator, np.flatnonzero((abs(rows) > LARGEST).any(axis=0)))
-        raise ValueError(
-            f"X holds values beyond ±{LARGEST:g}, in column(s) {columns}. Divide these by a "
-            "constant, or drop the rows."
-        )
-    return rows if min(rows.strides) >= 0 else rows.copy()  # tensors have no others
-
-
-def check_more_rows(estimator: BaseEstimator, X: Any, name: str, **options: Any) -> np.ndarray:
-    """Rows, called so, of the columns of X, whose fit they have a part in."""
-    try:
-        return check_rows(estimator, X, reset=False, **options)
-    except ValueError as error:  # which calls them X
-        raise ValueError(f"{name} is invalid. {error}") from error
-
-
-def _refuse_other_than_numbers(estimator: BaseEstimator, X: Any) -> None:
-    """Raise an error, naming them, if columns of X hold values that are no numbers."""
-    if issparse(X) or np.asarray(X).dtype.kind in "biufc":
-        return
-    values, found = np.asarray(X, dtype=object), {}
-    for j, column in enumerate(values.T if values.ndim == 2 else []):
-        try:
-            column.astype(float)
-        except (TypeError, ValueError) as error:
-            found[j] = error
-    if found:
-        reason = next(iter(found.values()))
-        raise type(reason)(
-            f"Column(s) {describe_columns(estimator, found)} of X hold values that are not "
-            f"numbers: {reason}. Encode them as numbers or drop them."
-        )
-
-
-def check_n_samples(n_samples: Any) -> None:
-    """Raise ValueError unless a positive whole number of rows is asked for."""
-    if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
-        raise ValueError(f"n_samples must be an int of at least 1, got {n_samples!r}.")
-
-
 def draw_rows(density: Any, n_samples: int, seed: int) -> np.ndarray:
     """Sample a density, whichever of the conventions of `sample` it follows."""
     if isinstance(density, FrozenEstimator):
@@ -355,46 +278,8 @@ def draw_rows(density: Any, n_samples: int, seed: int) -> np.ndarray:
     return np.asarray(rows[0] if isinstance(rows, tuple) else rows)
 
 
-def wrap_samples(estimator: BaseEstimator, X: np.ndarray) -> Any:
-    """Give sampled rows the container that ``set_output`` asks for."""
-    container = _get_output_config("transform", estimator)["dense"]
-    if container == "default":
-        return X
-    names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(X.shape[1])])
-    if container == "pandas":
-        import pandas
-
-        return pandas.DataFrame(X, columns=names)
-    import polars
-
-    return polars.DataFrame(X, schema=list(names))
-
-
-def refuse_constant_columns(estimator: BaseEstimator, columns: Any) -> None:
-    """Raise ValueError, naming them, if there are columns that do not vary."""
-    if len(columns):
-        raise ValueError(
-            f"Column(s) {describe_columns(estimator, columns)} of X are constant, so X has no "
-            "density. Drop them."
-        )
-
-
-def describe_columns(estimator: BaseEstimator, columns: Any) -> str:
-    """Columns of X as an error message names them."""
-    names = getattr(estimator, "feature_names_in_", None)
-    return ", ".join(str(j) if names is None else f"{j} ({names[j]!r})" for j in columns)
-
-
 def _draw_seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def to_array(X: Any) -> Any:
-    """Take torch tensors, also from a GPU, as scikit-learn takes arrays."""
-    if not isinstance(X, Tensor):
-        return X
-    X = X.detach().cpu().resolve_neg()
-    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()
 
 
 @contextmanager

@@ -13,13 +13,14 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from typing_extensions import Self
 
-from .base import check_more_rows, draw_rows, lent
+from .base import draw_rows, lent
 from .conditions import ConditionalFlow
 from .core.flow import Flow
 from .core.interfaces import Bijection, Density
 from .core.models import Preconditioned
 from .core.objectives import Noise
 from .gaussian_mixtures import fit_gaussian_mixture, mixture_size
+from .rows import check_more_rows
 from .supports import check_supported
 
 

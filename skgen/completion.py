@@ -11,7 +11,6 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from .base import to_array, wrap_samples
 from .core.bijections import Chain
 from .core.conditional import Residual
 from .core.conditioning import ConditionalMixture, GaussianMixture, last_of_chain
@@ -20,6 +19,7 @@ from .core.marginals import Whitening
 from .core.models import Preconditioned
 from .core.modes import default_modes
 from .defended import DefendedDensity
+from .rows import to_array, wrap_samples
 
 MAX_NUMBERS = 2**18  # in the proposals of a batch of rows
 MAX_COMPONENTS = 64  # of the mixture that proposes: the heaviest

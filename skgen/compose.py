@@ -18,15 +18,7 @@ from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
-from .base import (
-    MeanScoreMixin,
-    check_n_samples,
-    check_rows,
-    refuse_constant_columns,
-    row_bar,
-    unchanged_on_error,
-    wrap_samples,
-)
+from .base import MeanScoreMixin, row_bar, unchanged_on_error
 from .exceptions import TrainingWarning
 from .flow_matching import FlowMatchingDensity
 from .gaussian_mixtures import FEW_ROWS, FORMS, FORMS_OF_FEW, N_FOLDS, candidates
@@ -34,6 +26,7 @@ from .member_fits import Fit, fit_members
 from .members import Mean, Standardized, draw, log_densities
 from .mixing import mixture_weights
 from .realnvp import RealNVPDensity
+from .rows import check_n_samples, check_rows, refuse_constant_columns, wrap_samples
 from .weights import check_weights
 
 N_SPLITS = 2  # random ones of many rows

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.validation import check_consistent_length
 
-from .base import to_array
+from .rows import to_array
 from .trained_flow import TrainedFlow
 from .weights import weighted_mean
 

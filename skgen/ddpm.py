@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from typing_extensions import Self
 
-from .base import to_array, unchanged_on_error
+from .base import unchanged_on_error
 from .core.chain_bound import chain_bound
 from .core.diffusion_samplers import DIFFUSION_SAMPLERS, DiffusionSampler
 from .core.divergence import draw_probes
@@ -31,6 +31,7 @@ from .core.unet import UNetVelocity
 from .image_rows import ImageDensity
 from .interchange import from_pipeline, to_pipeline
 from .path_density import STOCHASTIC
+from .rows import to_array
 
 # Of few steps: the spread within modes of tables needs more of them near the noise than images do.
 IMAGE_SPACING = 30.0

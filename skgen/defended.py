@@ -14,7 +14,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
-from .base import BaseDensity, refuse_constant_columns
+from .base import BaseDensity
 from .core.bijections import Chain
 from .core.conditional import fit_categories, fit_residual
 from .core.gaussian import NormalMixture, StandardNormal, column_moments, fit_gaussian
@@ -30,6 +30,7 @@ from .gaussian_mixtures import (
     fit_stacked_mixtures,
 )
 from .mixing import mixture_weights
+from .rows import refuse_constant_columns
 from .supports import Supports, check_supported, declared_supports
 from .weights import as_frequencies, n_distinct
 

@@ -11,13 +11,13 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from .base import check_n_samples
 from .bases import BasedFlow
 from .core.divergence import jacobian_product, transposed_jacobian_product
 from .core.interfaces import join
 from .core.modes import default_modes
 from .core.progress import counted
 from .core.samplers import LAST_TIME, langevin_step
+from .rows import check_n_samples
 
 
 class FieldDensity(BasedFlow):

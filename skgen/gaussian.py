@@ -8,8 +8,9 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
-from .base import BaseDensity, describe_columns
+from .base import BaseDensity
 from .core.gaussian import Gaussian, column_moments, descend_gaussian, fit_gaussian
+from .rows import describe_columns
 
 
 class GaussianMLE(BaseDensity):

@@ -10,9 +10,10 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 from typing_extensions import Self
 
-from .base import check_more_rows, lent
+from .base import lent
 from .completion import CompletingDensity
 from .core.interfaces import runs
+from .rows import check_more_rows
 from .supports import check_supported
 from .weights import as_frequencies, check_weights
 

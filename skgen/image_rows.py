@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import to_array
 from .core.flow import Flow
 from .core.gaussian import StandardNormal
 from .core.interfaces import Density
@@ -21,6 +20,7 @@ from .core.training import Plan
 from .core.unet import UNetVelocity
 from .gaussian_mixtures import FEW_ROWS
 from .path_density import PathDensity
+from .rows import to_array
 
 MAX_HELD_OUT = 256  # images; their loss would take longer than the training
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from tqdm import tqdm
 from typing_extensions import Self
 
-from .base import check_n_samples
 from .core.diffusion_samplers import DiffusionSampler
 from .core.flow import Flow
 from .core.interfaces import Density
@@ -33,6 +32,7 @@ from .core.solvers import SOLVERS
 from .core.training import Trainer
 from .defended import N_DEFENDED
 from .fields import FieldDensity
+from .rows import check_n_samples
 
 AnySampler = Sampler | DiffusionSampler
 PROPOSAL_TOLERANCE = 10.0  # times that of log-densities: weights are off by a hundredth

@@ -11,8 +11,8 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from .base import describe_columns
 from .core.supports import outside
+from .rows import describe_columns
 
 Intervals = dict[int, tuple[float, float]]
 

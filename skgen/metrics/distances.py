@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array, check_random_state, check_scalar
 from sklearn.utils.validation import _get_feature_names
 
-from ..base import to_array
+from ..rows import to_array
 
 Array = NDArray[np.float64]
 

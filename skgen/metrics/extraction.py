@@ -15,7 +15,8 @@ import torch
 from sklearn.utils import check_scalar
 from torch import Tensor
 
-from ..base import resolve_device, row_bar, to_array
+from ..base import resolve_device, row_bar
+from ..rows import to_array
 from .images import Range, check_range, check_rows, import_extra, to_images, to_uint8
 
 Network = Callable[[Tensor], Tensor]

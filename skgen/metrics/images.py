@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array, check_scalar
 
-from ..base import to_array
+from ..rows import to_array
 
 Range = tuple[float, float]
 
