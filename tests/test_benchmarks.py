@@ -269,6 +269,19 @@ def test_times_over_those_of_the_products(tmp_path):
         assert (tmp_path / "speed.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("transformer", ["spline", "affine"])
+def test_times_of_couplings(transformer, monkeypatch):
+    sizes = {"width": 8, "n_blocks": 2, "batch_size": 32, "n_rows": 100, "n_rounds": 1}
+    monkeypatch.setattr(speed, "PEERS", [])
+    found = speed.couplings(2, transformer, **sizes)
+    assert found.pop("couplings") == transformer and min(found.values()) > 0
+    for name in ("zuko", "nflows"):
+        if find_spec(name):
+            monkeypatch.setattr(speed, "PEERS", [name])
+            beside = speed.couplings(2, transformer, **sizes)
+            assert len(beside) == len(found) + 4 and beside[f"{name}, times it"] > 0
+
+
 def test_fresh_tables_have_continuous_columns_and_complete_rows(monkeypatch):
     rng = np.random.default_rng(0)
     z, gaps = rng.normal(size=(2, 400))
