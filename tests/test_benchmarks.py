@@ -260,13 +260,14 @@ def test_times_over_those_of_the_products(tmp_path):
         rows.append(speed.solves(n_features, 8, n_rows=2048, n_rounds=1))
         ratios = [value for name, value in rows[-1].items() if name.endswith("ratio")]
         assert len(ratios) == 3 and min(ratios) > 0
-    rows += [
+    scored = [
         {"log-densities, columns": d, "max_iter": 1, "ratio": 2.0, "ratio to that": 1.0}
         for d in (2, 10)
     ]
     if find_spec("matplotlib"):
-        speed.draw(rows, tmp_path / "speed.png")
-        assert (tmp_path / "speed.png").stat().st_size > 1000
+        for drawn in (rows, rows + scored):  # without zuko and with it
+            speed.draw(drawn, tmp_path / "speed.png")
+            assert (tmp_path / "speed.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("transformer", ["spline", "affine"])

@@ -334,17 +334,18 @@ def draw(rows, path):
         ax.set_ylim(0, ax.get_ylim()[1] * (1.4 if ax is figure.axes[2] else 1))
     ax = next(axes)
     scored = [row for row in rows if "log-densities, columns" in row]
+    columns = sorted({row["log-densities, columns"] for row in scored})  # none without zuko
     for key, label in (("ratio", "same network"), ("ratio to that", "its own, untrained")):
         for max_iter in sorted({row["max_iter"] for row in scored}):
             some = [row for row in scored if row["max_iter"] == max_iter]
             trained = "trained" if max_iter > 1 else "untrained"
-            columns = [row["log-densities, columns"] for row in some]
             name = f"{label}, skgen's {trained}"
             ax.loglog(columns, [row[key] for row in some], "o-", markersize=4, label=name)
     ax.set(title="exact log-densities", xlabel="columns", ylabel="rows/s over zuko's CNF")
     ax.set_xticks(columns, columns, minor=False)
     ax.set_xticks([], minor=True)
-    ax.legend(fontsize=7)
+    if scored:
+        ax.legend(fontsize=7)
     figure.savefig(path, dpi=150)
 
 
