@@ -332,20 +332,22 @@ def draw(rows, path):
     ax.set(title="log-densities (float64) and samples", ylabel="time / its products' by PyTorch")
     for ax in figure.axes[:3]:
         ax.set_ylim(0, ax.get_ylim()[1] * (1.4 if ax is figure.axes[2] else 1))
-    ax = next(axes)
     scored = [row for row in rows if "log-densities, columns" in row]
-    columns = sorted({row["log-densities, columns"] for row in scored})  # none without zuko
-    for key, label in (("ratio", "same network"), ("ratio to that", "its own, untrained")):
-        for max_iter in sorted({row["max_iter"] for row in scored}):
-            some = [row for row in scored if row["max_iter"] == max_iter]
-            trained = "trained" if max_iter > 1 else "untrained"
-            name = f"{label}, skgen's {trained}"
-            ax.loglog(columns, [row[key] for row in some], "o-", markersize=4, label=name)
-    ax.set(title="exact log-densities", xlabel="columns", ylabel="rows/s over zuko's CNF")
-    ax.set_xticks(columns, columns, minor=False)
-    ax.set_xticks([], minor=True)
-    if scored:
+    if scored:  # with zuko
+        ax = next(axes)
+        columns = sorted({row["log-densities, columns"] for row in scored})
+        for key, label in (("ratio", "same network"), ("ratio to that", "its own, untrained")):
+            for max_iter in sorted({row["max_iter"] for row in scored}):
+                some = [row for row in scored if row["max_iter"] == max_iter]
+                trained = "trained" if max_iter > 1 else "untrained"
+                name = f"{label}, skgen's {trained}"
+                ax.loglog(columns, [row[key] for row in some], "o-", markersize=4, label=name)
+        ax.set(title="exact log-densities", xlabel="columns", ylabel="rows/s over zuko's CNF")
+        ax.set_xticks(columns, columns, minor=False)
+        ax.set_xticks([], minor=True)
         ax.legend(fontsize=7)
+    for ax in axes:
+        ax.remove()
     figure.savefig(path, dpi=150)
 
 
