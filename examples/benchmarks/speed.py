@@ -330,8 +330,8 @@ def draw(rows, path):
     for work, style in (("log-density, float64", "-"), ("samples", ":")):
         by_columns(ax, solved, "solves, columns", "width", f"{work}, ratio", style, work)
     ax.set(title="log-densities (float64) and samples", ylabel="time / its products' by PyTorch")
-    for ax in figure.axes[:3]:
-        ax.set_ylim(0, ax.get_ylim()[1] * (1.4 if ax is figure.axes[2] else 1))
+    for panel in [panel for panel in figure.axes if panel.lines]:
+        panel.set_ylim(0, panel.get_ylim()[1] * (1.4 if panel is ax else 1.1))
     scored = [row for row in rows if "log-densities, columns" in row]
     if scored:  # with zuko
         ax = next(axes)
