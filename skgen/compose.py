@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from .base import MeanScoreMixin, row_bar, unchanged_on_error
+from .core.modes import default_modes
 from .exceptions import TrainingWarning
 from .flow_matching import FlowMatchingDensity
 from .gaussian_mixtures import FEW_ROWS, FORMS, FORMS_OF_FEW, N_FOLDS, candidates
@@ -169,7 +170,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         ValueError
             If X, a parameter or a member is invalid. The estimator then keeps its former state.
         """
-        with unchanged_on_error(self):
+        with unchanged_on_error(self), default_modes():
             X = check_rows(self, X, ensure_min_samples=2)
             refuse_constant_columns(self, np.flatnonzero(np.ptp(X, axis=0) == 0))
             if sample_weight is not None:
@@ -256,6 +257,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
             cv = ShuffleSplit(n_splits, test_size=share, random_state=rng)
         return list(check_cv(cv).split(X))
 
+    @default_modes()
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row.
 
@@ -277,6 +279,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         with np.errstate(over="ignore"):  # of float32: a density that small counts as 0
             return logsumexp(columns, axis=1).astype(X.dtype)
 
+    @default_modes()
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows: first the member of each, then the row.
 

@@ -9,6 +9,7 @@ from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 
 from .core.interfaces import runs
+from .rows import LARGEST
 
 COPIES = 4  # of a row, on average, that fractional weights stand for
 MOST_COPIES = 2_000_000  # in all, that whole weights may stand for
@@ -17,24 +18,26 @@ MOST_COPIES = 2_000_000  # in all, that whole weights may stand for
 def check_weights(
     sample_weight: Any, X: np.ndarray, least: int = 2, name: str = "sample_weight"
 ) -> np.ndarray:
-    """Weights of rows as float64; refuses them unless some, two for training, are positive."""
+    """Weights of rows as float64; refuses them unless some, two for training, are positive.
+
+    They are in units of the largest where sums of them or their inverses may not be finite.
+    """
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     if (weight > 0).sum() < least:
         raise ValueError(
             f"{name} is positive for {(weight > 0).sum()} row(s); at least {least} are needed."
         )
-    return weight
+    largest = weight.max()
+    return weight if 1 / LARGEST <= largest <= LARGEST else weight / largest
 
 
 def weighted_mean(values: np.ndarray, sample_weight: Any) -> float:
-    """Mean as a Python float; refuses weights that do not fit."""
+    """Mean as a Python float, of the values that have a weight; refuses weights that do not fit."""
     values = values.astype(np.float64)
     if sample_weight is None:
         return float(values.mean())
-    weight = _check_sample_weight(
-        sample_weight, values[:, None], dtype=np.float64, ensure_non_negative=True
-    )
-    return float(np.average(values, weights=weight))
+    weight = check_weights(sample_weight, values[:, None], least=1)
+    return float(np.average(values[weight > 0], weights=weight[weight > 0]))
 
 
 def as_frequencies(X: np.ndarray, sample_weight: Any) -> np.ndarray:

@@ -245,11 +245,12 @@ def test_global_state_is_untouched(estimator):
 
 
 @contextmanager
-def other_modes_of_pytorch():
-    """What a script may have chosen for its own tensors."""
+def other_modes():
+    """What a script may have chosen for its own tensors and arrays."""
     torch.set_default_dtype(torch.float64)
+    mixed, numbers = torch.autocast("cpu", torch.bfloat16), np.errstate(all="raise")
     try:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
+        with torch.inference_mode(), mixed, torch.device("meta"), numbers:
             yield
     finally:
         torch.set_default_dtype(torch.float32)
@@ -275,7 +276,7 @@ def test_global_state_has_no_influence(estimator):
     first = clone(estimator).fit(X)
     np.random.seed(2)
     torch.manual_seed(2)
-    with other_modes_of_pytorch():
+    with other_modes():
         second = clone(estimator).fit(X)
         log_density, drawn = second.score_samples(X), second.sample(5)
     rounding = {"rtol": 0, "atol": 1e-9}  # in PyTorch 2.4, with more than two hidden layers
@@ -296,6 +297,24 @@ def test_weight_k_is_k_copies(name):
     copied = clone(ESTIMATORS[name]).fit(X.repeat(weight, axis=0))
     assert_allclose(weighted.score_samples(X), copied.score_samples(X), atol=1e-8)
     assert abs(weighted.score(X) - fit_once(name).score(X)) > 1e-4
+
+
+@pytest.mark.parametrize("unit", [1e308, 1e-308])
+def test_unit_of_the_weights_does_not_matter(estimator, unit):
+    weight = np.where(X[:, 0] < 4, 1.0, 0.25)
+    alike = clone(estimator).fit(X, sample_weight=weight)
+    estimator.fit(X, sample_weight=unit * weight)
+    assert_allclose(estimator.score_samples(X), alike.score_samples(X), atol=1e-8)
+    assert estimator.score(X, sample_weight=unit * weight) == pytest.approx(
+        alike.score(X, sample_weight=weight)
+    )
+
+
+def test_rows_without_weight_have_no_part_in_the_score():
+    fitted = fit_once("flow-bounds")
+    outside, inside = [-60.0, 0.0], [2.0, -1.0]
+    assert fitted.score([outside]) == -np.inf
+    assert fitted.score([outside, inside], sample_weight=[0, 1]) == fitted.score([inside])
 
 
 def test_weights_move_the_density(estimator):
