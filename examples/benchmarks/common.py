@@ -54,7 +54,7 @@ def parser(doc, name, choices=None, default=None):
     found.add_argument(
         "--quick",
         action="store_true",
-        help="small settings: about a minute, and no result to quote",
+        help="small settings: a minute or two, and no result to quote",
     )
     found.add_argument(
         "--data", type=Path, help="folder of .npz tables with arrays train and test, if it uses any"

@@ -48,7 +48,7 @@ def ours(kind):
     def fit(X, seed, quick):
         density = kind()
         if quick and kind is StackedDensity:
-            density.set_params(estimators=default_members(*X.shape))
+            density.set_params(estimators=default_members(*X.shape), cv=None)
         for name in density.get_params():
             if name == "random_state":
                 density.set_params(random_state=seed)

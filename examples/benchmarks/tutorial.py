@@ -104,7 +104,7 @@ def log_density(network, X, n_steps=50):
     return (-0.5 * x.square().sum(1) - np.log(2 * np.pi) + log_det).double().numpy()
 
 
-def sampling(density, truth, results, n_draws=N_DRAWS):
+def sampling(density, truth, results, n_samples, n_draws):
     """Samples of a density by skgen, of its network alone, and of that by dopri5; in turn."""
     from torchdiffeq import odeint
 
@@ -113,7 +113,7 @@ def sampling(density, truth, results, n_draws=N_DRAWS):
 
     def own(shares, seed=0, **options):
         weights.copy_(shares)
-        return density.sample(N_SAMPLES, random_state=seed, **options)
+        return density.sample(n_samples, random_state=seed, **options)
 
     draws = {}
     for name, shares in (("skgen", defended), ("skgen, the network alone", alone)):
@@ -130,14 +130,14 @@ def sampling(density, truth, results, n_draws=N_DRAWS):
 
     @torch.no_grad()
     def dopri5(tolerance, seed=0):
-        noise = torch.randn(N_SAMPLES, 2, generator=torch.Generator().manual_seed(seed))
+        noise = torch.randn(n_samples, 2, generator=torch.Generator().manual_seed(seed))
         options = {"rtol": tolerance, "atol": tolerance, "method": "dopri5"}
         ends = odeint(velocity, noise, torch.tensor([0.0, 1.0]), **options)
         return bijection.inverse(ends[-1].double()).numpy()
 
     for tolerance in (1e-3, 1e-4, 1e-5):
         draws[f"torchdiffeq, dopri5, tolerance {tolerance:g}"] = partial(dopri5, tolerance)
-    fresh = [truth.sample(N_SAMPLES, random_state=100 + k) for k in range(n_draws)]
+    fresh = [truth.sample(n_samples, random_state=100 + k) for k in range(n_draws)]
     for (name, draw), seconds in zip(
         draws.items(), alternate(list(draws.values()), 5), strict=True
     ):
@@ -158,9 +158,9 @@ def main(argv=None):
     args = parser(__doc__, "tutorial").parse_args(argv)
     set_threads(args.threads)
     warnings.simplefilter("ignore")
-    share = 50 if args.quick else 1
+    share, n_samples, n_draws = (50, 2000, 1) if args.quick else (1, N_SAMPLES, N_DRAWS)
     truth = EightGaussians()
-    X, fresh = truth.sample(50_000, random_state=0), truth.sample(N_SAMPLES, random_state=1)
+    X, fresh = truth.sample(50_000, random_state=0), truth.sample(n_samples, random_state=1)
     formats = {"KL, nats": ".4f", "energy distance": ".4f"}
     results = Results(args, formats)
 
@@ -170,23 +170,23 @@ def main(argv=None):
             **quality(samples, fresh),
         )
 
-    report("truth", None, None, None, truth.sample(N_SAMPLES, random_state=2))
+    report("truth", None, None, None, truth.sample(n_samples, random_state=2))
     for n_steps in (250, 500, 1000, 2000, 4000):
         density = FlowMatchingDensity(max_iter=n_steps // share, random_state=0)
         _, seconds = clock(lambda density=density: density.fit(X))
         divergence = float(truth.score(fresh) - density.score(fresh))
-        samples = density.sample(N_SAMPLES, random_state=3)
+        samples = density.sample(n_samples, random_state=3)
         report("skgen", density.n_iter_, seconds, divergence, samples)
-    some = fresh[: N_SAMPLES // 10 // share]
+    some = fresh[: n_samples // 10]
     for step, network, seconds in train(
         truth, 5000 // share, [step // share for step in (1000, 2500, 5000)]
     ):
         divergence = float(np.mean(truth.score_samples(some) - log_density(network, some)))
-        report("tutorial", step, seconds, divergence, euler(network, N_SAMPLES))
+        report("tutorial", step, seconds, divergence, euler(network, n_samples))
     try:
         few_steps = {"max_iter": 80} if args.quick else {}
         density = FlowMatchingDensity(random_state=0, **few_steps).fit(X[:10_000])
-        sampling(density, truth, results, 1 if args.quick else N_DRAWS)
+        sampling(density, truth, results, n_samples, n_draws)
     except ImportError:
         print("torchdiffeq is not installed: its samples are skipped.")
 
