@@ -66,13 +66,15 @@ class Normal:
 
 
 def check_moments(base: tuple, d: int) -> None:
-    """Raise ValueError unless a pair is a mean (d,) and a covariance (d, d)."""
+    """Raise ValueError unless a pair is a finite mean (d,) and covariance (d, d)."""
     shapes = [np.shape(part) for part in base]
     if shapes != [(d,), (d, d)]:
         raise ValueError(
             f"base must be a mean of shape ({d},) and a covariance of shape ({d}, {d}), got shapes "
             f"{shapes}."
         )
+    if not all(np.isfinite(part).all() for part in base):
+        raise ValueError(f"base must be a mean and a covariance of finite numbers, got {base!r}.")
 
 
 class BasedFlow(ConditionalFlow):

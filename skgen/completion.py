@@ -73,8 +73,8 @@ class CompletingDensity(DefendedDensity):
         X : ndarray of shape (n_samples, n_features)
             The rows with one draw for all unknown values of a row together, and the known ones
             unchanged, in the dtype of X_partial. Rows of NaN alone are draws from the density, as
-            `sample` gives. A frame if ``set_output(transform="pandas")`` or ``"polars"`` is in
-            force.
+            `sample` gives. A frame, with the index of that of X_partial, if
+            ``set_output(transform="pandas")`` or ``"polars"`` is in force.
 
         References
         ----------
@@ -115,7 +115,7 @@ class CompletingDensity(DefendedDensity):
                 rows = empty[start:end]
                 given = conditions[rows] if conditions.shape[1] else None
                 X[rows] = self.module_.sample(len(rows), generator, given).cpu().numpy()
-        return wrap_samples(self, X)
+        return wrap_samples(self, X, of=X_partial)
 
     def _completed(self, x: Tensor, conditions: Tensor, randomness: Randomness) -> Tensor:
         """Rows (n, d) with their NaN replaced by draws."""

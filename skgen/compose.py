@@ -255,7 +255,15 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
                     "to; 2 are needed. Reduce it."
                 )
             cv = ShuffleSplit(n_splits, test_size=share, random_state=rng)
-        return list(check_cv(cv).split(X))
+        places = np.arange(len(X))
+        splits = [tuple(places[rows] for rows in split) for split in check_cv(cv).split(X)]
+        sizes = [tuple(map(len, split)) for split in splits]
+        if not splits or not all(map(all, sizes)):
+            raise ValueError(
+                "cv must give splits into rows to fit members to and rows to find the weights on, "
+                f"got splits of {sizes} rows."
+            )
+        return splits
 
     @default_modes()
     def score_samples(self, X: Any) -> np.ndarray:
@@ -275,9 +283,9 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         X = check_rows(self, X, reset=False)
         with row_bar(len(self.estimators_), self.verbose, "members") as bar:
             columns = log_densities((self.estimators_[k] for k, _ in bar.chunks(1)), X)
-        columns += np.log(self.weights_)
-        with np.errstate(over="ignore"):  # of float32: a density that small counts as 0
-            return logsumexp(columns, axis=1).astype(X.dtype)
+        # Weights may be 0 and, of float32, densities too small.
+        with np.errstate(divide="ignore", over="ignore"):
+            return logsumexp(columns + np.log(self.weights_), axis=1).astype(X.dtype)
 
     @default_modes()
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:

@@ -396,8 +396,7 @@ class DDPMGenerator(ImageDensity):
         if betas.shape != (self.n_timesteps,) or not ((betas > 0) & (betas < 1)).all():
             raise ValueError(
                 f"beta_schedule must hold n_timesteps={self.n_timesteps} numbers between 0 and 1, "
-                f"got an array of shape {tuple(betas.shape)} from {betas.min():g} to "
-                f"{betas.max():g}."
+                f"got {np.array2string(betas.numpy(), threshold=8)} of shape {tuple(betas.shape)}."
             )
         return betas
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -44,8 +45,11 @@ class ImageDensity(PathDensity):
         if not self._images:
             return
         shape = self.image_shape
-        if shape is None or len(shape) != 3:
-            raise ValueError(f"denoiser='unet' needs image_shape=(C, H, W), got {shape!r}.")
+        sizes = () if shape is None else tuple(shape)
+        if len(sizes) != 3 or not all(isinstance(s, Integral) and int(s) > 0 for s in sizes):
+            raise ValueError(
+                f"denoiser='unet' needs image_shape=(C, H, W), three positive ints, got {shape!r}."
+            )
         array = np.asarray(to_array(X))
         if array.ndim == 2 and array.shape[1] != math.prod(shape):
             raise ValueError(

@@ -85,8 +85,8 @@ def check_n_samples(n_samples: Any) -> None:
         raise ValueError(f"n_samples must be an int of at least 1, got {n_samples!r}.")
 
 
-def wrap_samples(estimator: BaseEstimator, X: np.ndarray) -> Any:
-    """Give sampled rows the container that ``set_output`` asks for."""
+def wrap_samples(estimator: BaseEstimator, X: np.ndarray, of: Any = None) -> Any:
+    """Give sampled rows the container that ``set_output`` asks for, and the index of others."""
     container = _get_output_config("transform", estimator)["dense"]
     if container == "default":
         return X
@@ -94,7 +94,8 @@ def wrap_samples(estimator: BaseEstimator, X: np.ndarray) -> Any:
     if container == "pandas":
         import pandas
 
-        return pandas.DataFrame(X, columns=names)
+        index = of.index if isinstance(of, pandas.DataFrame) else None
+        return pandas.DataFrame(X, index=index, columns=names)
     import polars
 
     return polars.DataFrame(X, schema=list(names))

@@ -166,6 +166,8 @@ def test_containers_and_dtypes():
     completed = density.set_output(transform="pandas").sample_given(frame, random_state=0)
     assert list(completed.columns) == ["a", "b"]
     assert_array_equal(completed.to_numpy(), plain)
+    dated = frame.set_axis(pandas.date_range("2026-01-01", periods=len(frame)))
+    assert_array_equal(density.sample_given(dated).index, dated.index)
     drawn = density.set_output(transform="polars").sample_given(frame, random_state=0)
     assert isinstance(drawn, polars.DataFrame) and drawn.columns == ["a", "b"]
     density = fit_once("flow")

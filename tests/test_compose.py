@@ -250,6 +250,41 @@ def test_bad_members(estimators, error, message):
         StackedDensity(estimators=estimators).fit(X)
 
 
+@pytest.mark.parametrize(
+    "cv, sizes", [([], r"\[\]"), ([(range(500), range(100)), (range(600), [])], "600, 0")]
+)
+def test_bad_splits(cv, sizes):
+    with pytest.raises(ValueError, match=f"cv must give splits into rows .*{sizes}"):
+        StackedDensity(estimators=[("a", GaussianMLE())], cv=cv).fit(X)
+
+
+def test_splits_by_masks():
+    masks = [(np.arange(600) % 3 != k, np.arange(600) % 3 == k) for k in range(3)]
+    by_masks, by_numbers = (
+        StackedDensity(estimators=cheap_members(), cv=cv, random_state=0).fit(
+            X, sample_weight=1.0 + np.arange(600) % 2
+        )
+        for cv in (masks, [tuple(map(np.flatnonzero, split)) for split in masks])
+    )
+    assert_array_equal(by_masks.score_samples(TEST), by_numbers.score_samples(TEST))
+
+
+class Impossible(GaussianMLE):
+    """A density that holds no row possible."""
+
+    def score_samples(self, X):
+        return np.full(len(X), -np.inf)
+
+
+def test_members_may_have_no_weight():
+    members = [("normal", GaussianMLE()), ("impossible", Impossible())]
+    stack = StackedDensity(estimators=members, min_weight=0, random_state=0).fit(X)
+    assert_array_equal(stack.weights_, [1, 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_allclose(stack.score_samples(TEST), stack.estimators_[0].score_samples(TEST))
+
+
 def test_too_few_rows_to_fit_members_to():
     stack = StackedDensity(cv=None, validation_fraction=0.9, estimators=[("a", GaussianMLE())])
     with pytest.raises(ValueError, match=r"=0\.9 of 10 rows leaves 1 to fit"):

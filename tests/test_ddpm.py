@@ -130,6 +130,7 @@ def test_conditional_and_guided():
             r"n_timesteps=100 numbers.*\(2,\)",
         ),
         (lambda d: cheap_diffusion(beta_schedule=np.zeros(100)).fit(X), "between 0 and 1"),
+        (lambda d: cheap_diffusion(beta_schedule=[]).fit(X), r"got \[\] of shape \(0,\)"),
         (lambda d: d.sample(2, sampler="dpm"), "sampler must be one of.*'dpm_solver"),
         (lambda d: d.sample(2, sampler="ddim", n_steps=0), "n_steps == 0"),
         (lambda d: d.sample(2, sampler="ddim", diffusion=1.0), "takes no diffusion=1.0."),

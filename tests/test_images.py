@@ -114,8 +114,10 @@ def test_completion_is_refused_with_a_reason(fitted):
     "parameters, message",
     [
         ({"image_shape": (1, 5, 5)}, r"image_shape=\(1, 5, 5\) has 25 numbers, X 16 columns"),
-        ({"image_shape": (4, 4)}, r"needs image_shape=\(C, H, W\), got \(4, 4\)"),
-        ({"image_shape": None, "denoiser": "unet"}, r"needs image_shape=\(C, H, W\), got None"),
+        ({"image_shape": (4, 4)}, r"needs image_shape=\(C, H, W\), .* got \(4, 4\)"),
+        ({"image_shape": (-1, -4, 4)}, r"three positive ints, got \(-1, -4, 4\)"),
+        ({"image_shape": (1, 4.0, 4)}, r"three positive ints, got \(1, 4\.0, 4\)"),
+        ({"image_shape": None, "denoiser": "unet"}, r"three positive ints, got None"),
         ({"dtype": "float16"}, "dtype"),
     ],
 )

@@ -323,6 +323,7 @@ def test_hutchinson_is_unbiased_with_the_error_it_reports(kind, sizes):
             r"got shapes \[\(3,\), \(3, 3\)\]",
         ),
         (lambda f: gaussian_flow(base=(np.zeros(2), -np.eye(2))), "positive semidefinite"),
+        (lambda f: gaussian_flow(base=([0.0, np.nan], np.eye(2))), "finite numbers, got .* nan"),
         (lambda f: f.reflow(10, max_iter=0), "max_iter == 0"),
     ],
 )
