@@ -16,6 +16,7 @@ from typing_extensions import Self
 from .base import draw_rows, lent
 from .conditions import ConditionalFlow
 from .core.flow import Flow
+from .core.gaussian import StandardNormal
 from .core.interfaces import Bijection, Density
 from .core.models import Preconditioned
 from .core.objectives import Noise
@@ -145,7 +146,13 @@ class BasedFlow(ConditionalFlow):
             rows = torch.tensor(self._X_base, device=x.device)
             check_supported(self, self._supports, rows)
             for density in candidates.values():
-                cast(Flow, density.model).noise = Noise(density.bijection(rows)[0])
+                flow = cast(Flow, density.model)
+                if isinstance(flow.base, StandardNormal):
+                    raise ValueError(
+                        "warm_start=True continues a fit from noise, got X_base to start from. Set "
+                        "warm_start=False to fit anew."
+                    )
+                flow.noise = Noise(density.bijection(rows)[0])
         return candidates
 
     def _candidate(self, kind: str, x: Tensor, seed: int) -> Preconditioned:

@@ -249,7 +249,7 @@ class ConditionalFlow(TrainedFlow):
         return self._complete(X_partial, random_state, n_proposals, y)
 
     def _read_conditions(self, y: Any, sample_weight: np.ndarray | None) -> None:
-        if self.conditional and not (self.warm_start and hasattr(self, "module_")):
+        if self.conditional and not self._continues:
             self._check_given(y, "y")
             check_consistent_length(y, sample_weight)
             self._encoder = ConditionEncoder(y, sample_weight)

@@ -147,7 +147,8 @@ class DDPMGenerator(ImageDensity):
     validation_fraction : float, default=0.1
         Share of the rows held out, 2,000 at most.
     warm_start : bool, default=False
-        Whether `fit` continues from the fitted model.
+        Whether `fit` continues from the fitted model. Parameters that would take another model must
+        then be those of the former fit.
     device : str, default="auto"
         Where to compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, or ``"auto"`` for a GPU if
         there is one.

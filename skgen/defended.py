@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from numbers import Real
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -37,6 +37,13 @@ from .weights import as_frequencies, n_distinct
 # Components of the mixture before those that were trained beside the first.
 N_DEFENDED = 4
 MAX_MIXTURE_ROWS = 20_000  # for the Gaussian mixture, which no longer gains from more
+# Parameters that a fit may change and yet go on with the model of the former one.
+FREE = {
+    "batch_size", "defensive_weight", "device", "early_stopping", "gradient_accumulation_steps",
+    "learning_rate_init", "max_iter", "n_iter_no_change", "n_sampling_steps", "posterior_variance",
+    "random_state", "reg_covar", "sampler", "tol", "validation_fraction", "verbose", "warm_start",
+    "weight_decay",
+}  # fmt: skip
 
 
 class DefendedDensity(BaseDensity):
@@ -60,6 +67,28 @@ class DefendedDensity(BaseDensity):
 
     _supports: Supports  # read in `fit`
 
+    @property
+    def _continues(self) -> bool:
+        """Whether the fit begins with what a former one has left."""
+        return self.warm_start and hasattr(self, "module_")
+
+    def _check_continued(self) -> None:
+        """Raise ValueError if parameters have changed that a model cannot go on with."""
+        if not self._continues:
+            return
+        now = self._model_params()
+        for name, before in self._fitted_params.items():
+            if now[name] is not before and not np.array_equal(now[name], before):
+                raise ValueError(
+                    f"warm_start=True continues the fit with {name}={before!r}, got "
+                    f"{name}={now[name]!r}. Set it back, or warm_start=False to fit anew."
+                )
+
+    def _model_params(self) -> dict[str, Any]:
+        """Parameters that a model is built by, but for the supports, which are columns."""
+        free = FREE | {"bounds", "periodic", "discrete"}
+        return {k: v for k, v in self.get_params(deep=False).items() if k not in free}
+
     def _checked(self, x: Tensor, sample_weight: Tensor | None) -> Tensor:
         """Rows in order and as often as they weigh, if they vary and are as declared."""
         d = self.n_features_in_
@@ -67,7 +96,7 @@ class DefendedDensity(BaseDensity):
         copies = x[as_frequencies(x.cpu().numpy(), weight)]
         self._check_columns(copies[:, :d])
         supports = declared_supports(self)
-        if self.warm_start and hasattr(self, "module_"):
+        if self._continues:
             if self._density.n_features != d:
                 raise ValueError(
                     f"warm_start=True continues the fit on {self._density.n_features} feature(s), "
@@ -96,7 +125,7 @@ class DefendedDensity(BaseDensity):
         """How rows come to lie on the line, or None where they do."""
         if not self._supports.circles and not self._supports.discrete:
             return None
-        if self.warm_start and hasattr(self, "module_"):
+        if self._continues:
             return copy.deepcopy(cast(Folded, self.module_).folding).to(x.device)
         x = x[:, : self.n_features_in_]
         return Folding(x, self._supports.circles, self._supports.discrete, seed)

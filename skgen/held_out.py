@@ -71,6 +71,7 @@ class HeldOutDensity(CompletingDensity):
             If an array or a parameter is invalid, or X_val is given without early stopping. The
             estimator then keeps its former state.
         """
+        self._check_continued()
         with lent(self, _held_out=(X_val, y_val, sample_weight_val)):
             super().fit(X, y, sample_weight)
         return self

@@ -100,7 +100,7 @@ def from_pipeline(
     scaling = Scaling(torch.tensor([[low, high]], dtype=torch.float64))
     density = Preconditioned(scaling, model, estimator.n_features_in_)
     estimator.module_ = Mixture([density], [1.0])
-    estimator.preconditioning_ = "scale"
+    estimator.preconditioning_, estimator._fitted_params = "scale", estimator._model_params()
     estimator.n_iter_, estimator.loss_curve_, estimator.interrupted_ = 0, [], False
     estimator.validation_scores_ = estimator.best_validation_score_ = None
     return estimator

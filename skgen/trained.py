@@ -115,7 +115,7 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
             handicaps = {} if few else {"gaussianize": self._early_lead}
             kind, *rest = _race(trainers, first, handicaps)
         history = trainers[kind].finish()
-        self.preconditioning_ = kind
+        self.preconditioning_, self._fitted_params = kind, self._model_params()
         others = [other for other in rest if few and trainers[other].finish().scores]
         self.interrupted_ = any(trainer.history.interrupted for trainer in trainers.values())
         self.n_iter_, self.loss_curve_ = history.n_iter, history.losses
@@ -155,7 +155,7 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
 
     def _candidates(self, x: Tensor, generator: torch.Generator) -> dict[str, Preconditioned]:
         """Untrained models behind their fitted preconditioners, or the fitted one to continue."""
-        if self.warm_start and hasattr(self, "module_"):
+        if self._continues:
             kinds = sorted(PRECONDITIONERS, key=lambda kind: kind != self.preconditioning_)
             fitted = [self._density, *self._others]
             return {k: copy.deepcopy(d).to(x.device) for k, d in zip(kinds, fitted, strict=False)}

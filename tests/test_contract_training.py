@@ -199,6 +199,18 @@ def test_warm_start_continues(trained):
     assert trained.n_features_in_ == 2
 
 
+def test_warm_start_refuses_what_would_take_another_model(trained):
+    trained.set_params(warm_start=True).fit(X)
+    before = trained.score_samples(X)
+    trained.set_params(activation="tanh", batch_size=7)
+    with pytest.raises(ValueError, match=r"with activation='silu', got activation='tanh'\. Set it"):
+        trained.fit(X)
+    assert_array_equal(trained.score_samples(X), before)
+    sizes = list(trained.hidden_layer_sizes)  # the same in another container
+    trained.set_params(activation="silu", hidden_layer_sizes=sizes).fit(X)
+    assert trained.set_params(activation="tanh", warm_start=False).fit(X).n_iter_ > 0
+
+
 def test_weights_start_from_the_seed(trained):
     one, other = clone(trained).fit(X), trained.set_params(random_state=1).fit(X)
     assert abs(weights_of(one) - weights_of(other)).max() > 1e-2

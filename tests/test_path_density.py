@@ -235,6 +235,14 @@ def test_rows_of_a_base_need_the_columns_of_X():
     assert_allclose(flow.transport(frame), flow.transport(frame.to_numpy().tolist()))
 
 
+def test_rows_of_a_base_cannot_take_the_place_of_noise():
+    flow = cheap_flow(warm_start=True).fit(X)
+    with pytest.raises(ValueError, match="continues a fit from noise, got X_base"):
+        flow.fit(X, X_base=X + 1)
+    flow = cheap_flow(warm_start=True).fit(X, X_base=X + 1)
+    assert np.isfinite(flow.fit(X, X_base=X + 1).score(X))
+
+
 def test_reflow_straightens_and_keeps_the_density():
     moons = TwoMoons().sample(3000, random_state=0)
     flow = FlowMatchingDensity(
