@@ -34,6 +34,7 @@ def check_rows(
             rows = check_array(X, estimator=estimator, input_name="X", **options)
             _check_n_features(estimator, rows, reset=reset)
     except (TypeError, ValueError):
+        refuse_unflattened(X)
         _refuse_other_than_numbers(estimator, X)
         raise
     for name, bad in {"NaN": np.isnan, "infinity": np.isinf}.items():
@@ -59,6 +60,16 @@ def check_more_rows(estimator: BaseEstimator, X: Any, name: str, **options: Any)
         return check_rows(estimator, X, reset=False, **options)
     except ValueError as error:  # which calls them X
         raise ValueError(f"{name} is invalid. {error}") from error
+
+
+def refuse_unflattened(X: Any, name: str = "X") -> None:
+    """Raise an error that says how to make rows of images or series, if X has these."""
+    shape = np.shape(X)
+    if len(shape) > 2:
+        raise ValueError(
+            f"{name} has the shape {shape}, but each row must be flat: {name}.reshape(len({name}), "
+            "-1) makes rows of images or series."
+        )
 
 
 def _refuse_other_than_numbers(estimator: BaseEstimator, X: Any) -> None:

@@ -39,7 +39,7 @@ BAD_ROWS = [
     ),
     pytest.param([[1.0], [2.0, 3.0]], ValueError, "inhomogeneous shape", id="ragged"),
     pytest.param(X[:, 0], ValueError, "Expected 2D array, got 1D array", id="1d"),
-    pytest.param(X[None], ValueError, "Found array with dim 3", id="3d"),
+    pytest.param(X[None], ValueError, r"shape \(1, 60, 2\), but each row must be flat", id="3d"),
     pytest.param(X[:0], ValueError, r"Found array with 0 sample\(s\)", id="empty"),
     pytest.param(X[:, :0], ValueError, r"0 feature\(s\) \(shape=\(60, 0\)\)", id="no columns"),
 ]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array, check_scalar
 
-from ..rows import to_array
+from ..rows import refuse_unflattened, to_array
 
 Range = tuple[float, float]
 
@@ -182,7 +182,9 @@ def check_range(X: NDArray[Any], value_range: Range | None, name: str) -> Range:
 
 def check_rows(X: Any, name: str = "X") -> NDArray[Any]:
     """Rows of finite numbers, in their own type."""
-    return check_array(to_array(X), dtype="numeric", input_name=name)
+    X = to_array(X)
+    refuse_unflattened(X, name)
+    return check_array(X, dtype="numeric", input_name=name)
 
 
 def _shaped(X: Any, image_shape: tuple[int, ...], name: str = "X") -> NDArray[Any]:

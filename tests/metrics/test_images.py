@@ -146,7 +146,7 @@ def test_bad_rows():
         image_grid(np.zeros((2, 4)), (3, 2, 2))
     with pytest.raises(ValueError, match="NaN"):
         image_grid([[np.nan] * 4], (2, 2))
-    with pytest.raises(ValueError, match="dim 3"):
+    with pytest.raises(ValueError, match="each row must be flat"):
         image_grid(np.zeros((2, 2, 2)), (2, 2))
 
 
