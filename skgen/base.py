@@ -95,7 +95,8 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
         ValueError
             If X or a parameter is invalid. The estimator then keeps its former state.
         """
-        with unchanged_on_error(self), default_modes():
+        numbers = np.errstate(under="ignore")  # what is too small for one is 0, not an error
+        with unchanged_on_error(self), default_modes(), numbers:
             X = check_rows(self, X, ensure_min_samples=2)
             if sample_weight is not None:
                 sample_weight = check_weights(sample_weight, X)

@@ -19,7 +19,6 @@ from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from .base import MeanScoreMixin, row_bar, unchanged_on_error
-from .core.modes import default_modes
 from .exceptions import TrainingWarning
 from .flow_matching import FlowMatchingDensity
 from .gaussian_mixtures import FEW_ROWS, FORMS, FORMS_OF_FEW, N_FOLDS, candidates
@@ -170,7 +169,7 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         ValueError
             If X, a parameter or a member is invalid. The estimator then keeps its former state.
         """
-        with unchanged_on_error(self), default_modes():
+        with unchanged_on_error(self), np.errstate(under="ignore"):
             X = check_rows(self, X, ensure_min_samples=2)
             refuse_constant_columns(self, np.flatnonzero(np.ptp(X, axis=0) == 0))
             if sample_weight is not None:
@@ -265,7 +264,6 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
             )
         return splits
 
-    @default_modes()
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row.
 
@@ -281,13 +279,12 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         """
         check_is_fitted(self)
         X = check_rows(self, X, reset=False)
-        with row_bar(len(self.estimators_), self.verbose, "members") as bar:
-            columns = log_densities((self.estimators_[k] for k, _ in bar.chunks(1)), X)
-        # Weights may be 0 and, of float32, densities too small.
-        with np.errstate(divide="ignore", over="ignore"):
+        # Weights may be 0, and densities too small for numbers, more so those of float32.
+        with np.errstate(divide="ignore", over="ignore", under="ignore"):
+            with row_bar(len(self.estimators_), self.verbose, "members") as bar:
+                columns = log_densities((self.estimators_[k] for k, _ in bar.chunks(1)), X)
             return logsumexp(columns + np.log(self.weights_), axis=1).astype(X.dtype)
 
-    @default_modes()
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows: first the member of each, then the row.
 

@@ -1,4 +1,4 @@
-"""Modes that callers may have switched on for their thread, and threads after a fork."""
+"""Modes of PyTorch that callers may have switched on for their thread, and threads after a fork."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import numpy as np
 import torch
 
 _has_computed = False  # or the process that this one was forked from
@@ -14,15 +13,13 @@ _has_computed = False  # or the process that this one was forked from
 
 @contextmanager
 def default_modes() -> Iterator[None]:
-    """Work in the modes that PyTorch and NumPy begin with, and then in those of the caller again.
+    """Work in the modes that PyTorch begins with, and then in those of the caller again.
 
-    Gradients are taken, tensors compute in their own precision, and are on the CPU unless told;
-    what is too small for a number is 0, not an error.
+    Gradients are taken, tensors compute in their own precision, and are on the CPU unless told.
     """
     global _has_computed
     _has_computed = True
-    modes, numbers = ExitStack(), np.errstate(under="ignore")
-    with modes, numbers, torch.inference_mode(False), torch.enable_grad():
+    with ExitStack() as modes, torch.inference_mode(False), torch.enable_grad():
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 modes.enter_context(torch.autocast(kind, enabled=False))
