@@ -82,7 +82,7 @@ class RealNVPDensity(TrainedFlow):
         rows cannot tell, and both are kept, in the mixture.
     reg_covar : float, default=1e-6
         Variance added before whitening, in units of the column variances. Correlations from fewer
-        than five rows a column are shrunk besides, as much as is best for rows left out.
+        than 15 rows a column are shrunk besides, as much as is best for rows left out.
     defensive_weight : float, default=0.001
         Least weight of each of the three simple densities in the mixture; 0 leaves them out.
     bounds : mapping, default=None

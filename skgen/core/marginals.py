@@ -10,7 +10,7 @@ from .gaussian import is_singular
 from .interfaces import Bijection, runs
 from .splines import monotone_slopes, rational_quadratic
 
-FEW_ROWS_A_COLUMN = 5  # tell little of the correlations, of which there are many more
+FEW_ROWS_A_COLUMN = 15  # tell little of the correlations, of which there are many more
 N_FOLDS = 5
 
 
