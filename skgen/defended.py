@@ -87,7 +87,7 @@ class DefendedDensity(BaseDensity):
     def _model_params(self) -> dict[str, Any]:
         """Parameters that a model is built by, but for the supports, which are columns."""
         free = FREE | {"bounds", "periodic", "discrete"}
-        return {k: v for k, v in self.get_params(deep=False).items() if k not in free}
+        return {k: v for k, v in self.get_params().items() if k not in free}
 
     def _checked(self, x: Tensor, sample_weight: Tensor | None) -> Tensor:
         """Rows in order and as often as they weigh, if they vary and are as declared."""

@@ -235,6 +235,14 @@ def test_rows_of_a_base_need_the_columns_of_X():
     assert_allclose(flow.transport(frame), flow.transport(frame.to_numpy().tolist()))
 
 
+def test_warm_start_knows_the_parameters_of_the_base():
+    flow = cheap_flow(warm_start=True, base=GaussianMLE()).fit(X)
+    assert np.isfinite(flow.fit(X).score(X))
+    flow.set_params(base__covariance_type="diag")
+    with pytest.raises(ValueError, match=r"base__covariance_type='full', got .*='diag'"):
+        flow.fit(X)
+
+
 def test_rows_of_a_base_cannot_take_the_place_of_noise():
     flow = cheap_flow(warm_start=True).fit(X)
     with pytest.raises(ValueError, match="continues a fit from noise, got X_base"):
