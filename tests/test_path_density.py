@@ -241,6 +241,8 @@ def test_warm_start_knows_the_parameters_of_the_base():
     flow.set_params(base__covariance_type="diag")
     with pytest.raises(ValueError, match=r"base__covariance_type='full', got .*='diag'"):
         flow.fit(X)
+    with pytest.raises(ValueError, match=r"with base=GaussianMLE.*, got base='normal'"):
+        flow.set_params(base="normal").fit(X)
 
 
 def test_rows_of_a_base_cannot_take_the_place_of_noise():
