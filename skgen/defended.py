@@ -37,12 +37,13 @@ from .weights import as_frequencies, n_distinct
 # Components of the mixture before those that were trained beside the first.
 N_DEFENDED = 4
 MAX_MIXTURE_ROWS = 20_000  # for the Gaussian mixture, which no longer gains from more
-# Parameters that a fit may change and yet go on with the model of the former one.
-FREE = {
-    "batch_size", "defensive_weight", "device", "early_stopping", "gradient_accumulation_steps",
-    "learning_rate_init", "max_iter", "n_iter_no_change", "n_sampling_steps", "posterior_variance",
-    "random_state", "reg_covar", "sampler", "tol", "validation_fraction", "verbose", "warm_start",
-    "weight_decay",
+# Parameters that a fit may change and yet go on with the model of the former one; the supports are
+# compared by themselves, as columns.
+CHANGEABLE = {
+    "batch_size", "bounds", "defensive_weight", "device", "discrete", "early_stopping",
+    "gradient_accumulation_steps", "learning_rate_init", "max_iter", "n_iter_no_change",
+    "n_sampling_steps", "periodic", "posterior_variance", "random_state", "reg_covar", "sampler",
+    "tol", "validation_fraction", "verbose", "warm_start", "weight_decay",
 }  # fmt: skip
 
 
@@ -85,9 +86,8 @@ class DefendedDensity(BaseDensity):
                 )
 
     def _model_params(self) -> dict[str, Any]:
-        """Parameters that a model is built by, but for the supports, which are columns."""
-        free = FREE | {"bounds", "periodic", "discrete"}
-        return {k: v for k, v in self.get_params().items() if k not in free}
+        """Parameters that a model is built by."""
+        return {k: v for k, v in self.get_params().items() if k not in CHANGEABLE}
 
     def _checked(self, x: Tensor, sample_weight: Tensor | None) -> Tensor:
         """Rows in order and as often as they weigh, if they vary and are as declared."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from .core.training import Plan
 from .core.unet import UNetVelocity
 from .gaussian_mixtures import FEW_ROWS
 from .path_density import PathDensity
-from .rows import to_array
+from .rows import are_positive_ints, to_array
 
 MAX_HELD_OUT = 256  # images; their loss would take longer than the training
 
@@ -46,7 +45,7 @@ class ImageDensity(PathDensity):
             return
         shape = self.image_shape
         sizes = () if shape is None else tuple(shape)
-        if len(sizes) != 3 or not all(isinstance(s, Integral) and int(s) > 0 for s in sizes):
+        if len(sizes) != 3 or not are_positive_ints(sizes):
             raise ValueError(
                 f"denoiser='unet' needs image_shape=(C, H, W), three positive ints, got {shape!r}."
             )

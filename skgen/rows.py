@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
@@ -88,6 +89,11 @@ def _refuse_other_than_numbers(estimator: BaseEstimator, X: Any) -> None:
             f"Column(s) {describe_columns(estimator, found)} of X hold values that are not "
             f"numbers: {reason}. Encode them as numbers or drop them."
         )
+
+
+def are_positive_ints(values: Iterable[Any]) -> bool:
+    """Whether all values are positive whole numbers."""
+    return all(isinstance(value, Integral) and int(value) > 0 for value in values)
 
 
 def check_n_samples(n_samples: Any) -> None:

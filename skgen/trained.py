@@ -28,6 +28,7 @@ from .core.supports import Folded
 from .core.training import History, Plan, Trainer
 from .gaussian_mixtures import FEW_ROWS
 from .held_out import MAX_HELD_OUT, HeldOutDensity
+from .rows import are_positive_ints
 from .weights import n_distinct
 
 try:
@@ -78,7 +79,7 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
         sizes = tuple(self.hidden_layer_sizes)
-        if not sizes or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
+        if not sizes or not are_positive_ints(sizes):
             raise ValueError(
                 f"hidden_layer_sizes must hold positive ints, got {self.hidden_layer_sizes!r}."
             )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array, check_scalar
 
-from ..rows import refuse_unflattened, to_array
+from ..rows import are_positive_ints, refuse_unflattened, to_array
 
 Range = tuple[float, float]
 
@@ -190,7 +190,7 @@ def check_rows(X: Any, name: str = "X") -> NDArray[Any]:
 def _shaped(X: Any, image_shape: tuple[int, ...], name: str = "X") -> NDArray[Any]:
     rows = check_rows(X, name)
     shape = tuple(image_shape)
-    valid = len(shape) in (2, 3) and all(isinstance(s, Integral) and s > 0 for s in shape)
+    valid = len(shape) in (2, 3) and are_positive_ints(shape)
     if not valid or (len(shape) == 3 and shape[0] not in (1, 3)):
         raise ValueError(
             "image_shape must be (height, width) or (channels, height, width) with 1 or 3 "
