@@ -38,7 +38,7 @@ class FittedBase(Density):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of preconditioned rows (n, d)."""
         rows = self.bijection.inverse(x)
-        log_density = self.estimator.score_samples(rows.double().cpu().numpy())
+        log_density = self.estimator.score_samples(rows.cpu().double().numpy())
         return torch.as_tensor(log_density).to(x) - self.bijection(rows)[1]
 
     def sample(
@@ -47,7 +47,7 @@ class FittedBase(Density):
         """Draw preconditioned rows (n, d), float64."""
         seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
         rows = np.array(draw_rows(self.estimator, n, seed), dtype=np.float64)
-        return self.bijection(torch.from_numpy(rows).to(generator.device))[0]
+        return self.bijection(torch.from_numpy(rows).to(next(self.bijection.buffers())))[0]
 
 
 class Normal:

@@ -99,6 +99,7 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
             x = x_train if x_held is None else torch.cat([x_train, x_held])
         gaussian = self._gaussian(x)
         candidates = self._candidates(x_train, generator)
+        placed = {kind: _placed(each, self.device_) for kind, each in candidates.items()}
         plan = self._plan(n_rows)
         probe_steps = min(self._by_features(self._probe_steps), plan.max_iter / 3)
         n_rounds = math.ceil(probe_steps / plan.round_length)
@@ -111,13 +112,15 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
                 kind: self._trainer(
                     kind, density, gaussian, x_train, x_held, plan, generator, bar, on_round
                 )
-                for kind, density in candidates.items()
+                for kind, density in placed.items()
             }
             handicaps = {} if few else {"gaussianize": self._early_lead}
             kind, *rest = _race(trainers, first, handicaps)
         history = trainers[kind].finish()
         self.preconditioning_, self._fitted_params = kind, self._model_params()
         others = [other for other in rest if few and trainers[other].finish().scores]
+        for name in (kind, *others):
+            _take_parameters(candidates[name].model, placed[name].model)
         self.interrupted_ = any(trainer.history.interrupted for trainer in trainers.values())
         self.n_iter_, self.loss_curve_ = history.n_iter, history.losses
         self.validation_scores_ = history.scores if self.early_stopping else None
@@ -190,7 +193,7 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
         on_round: Callable[[], bool] | None,
     ) -> Trainer:
         """Set up the training of one candidate on preconditioned float32 rows."""
-        device, model = torch.device(self.device_), cast(Trainable, density.model).to(self.device_)
+        device, model = torch.device(self.device_), cast(Trainable, density.model)
         z_train = density.precondition(x_train)[0].to(device, torch.float32)
         seed, validate = generator.initial_seed(), None
         if x_held is not None:
@@ -230,6 +233,22 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
                 ConvergenceWarning,
                 stacklevel=4,
             )
+
+
+def _placed(density: Preconditioned, device: str) -> Preconditioned:
+    """The density with its model on a device: a copy of it where there is no double precision."""
+    if device != "mps":
+        density.model.to(device)
+        return density
+    model = copy.deepcopy(density.model).to(device, torch.float32)
+    return Preconditioned(density.bijection, model, density.n_features)
+
+
+@torch.no_grad()
+def _take_parameters(model: Density, trained: Density) -> None:
+    """Give a model the parameters of another, which may be itself."""
+    for mine, found in zip(model.parameters(), trained.parameters(), strict=True):
+        mine.copy_(found)
 
 
 def _race(trainers: dict[str, Trainer], first: int, handicaps: dict[str, float]) -> list[str]:

@@ -79,3 +79,6 @@ class Noise:
 
     def __getstate__(self) -> dict:
         return {"rows": None}
+
+    def __deepcopy__(self, memo: dict) -> Noise:
+        return Noise(self.rows)
