@@ -140,6 +140,8 @@ class BasedFlow(ConditionalFlow):
             X_base = check_more_rows(self, self._X_base, "X_base", ensure_min_samples=2)
             self._X_base = X_base.astype(np.float64)
         candidates = super()._candidates(x, generator)
+        for density in candidates.values():
+            cast(Flow, density.model).straightened = False  # what goes on unlearns it
         if self._X_base is not None:
             if self.periodic or self.discrete is not None:
                 raise ValueError("X_base cannot go with periodic or discrete columns.")

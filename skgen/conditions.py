@@ -149,6 +149,7 @@ class ConditionalFlow(TrainedFlow):
     """Base of the flows whose density may be given conditions y, if ``conditional`` is true."""
 
     conditional: bool
+    _encoder: ConditionEncoder | None = None  # of the fit, if that had conditions
 
     def score_samples(self, X: Any, y: Any = None) -> np.ndarray:
         """Log-density of each row, given its conditions.
@@ -186,7 +187,7 @@ class ConditionalFlow(TrainedFlow):
         log_likelihood : float
             Mean of `score_samples` (nats), larger is better.
         """
-        log_density = self.score_samples(X, y if self.conditional else None)
+        log_density = self.score_samples(X, None if self._encoder is None else y)
         return weighted_mean(log_density, sample_weight)
 
     def transform(self, X: Any, y: Any = None) -> np.ndarray:
@@ -249,13 +250,16 @@ class ConditionalFlow(TrainedFlow):
         return self._complete(X_partial, random_state, n_proposals, y)
 
     def _read_conditions(self, y: Any, sample_weight: np.ndarray | None) -> None:
-        if self.conditional and not self._continues:
+        if self._continues:
+            return
+        self._encoder = None
+        if self.conditional:
             self._check_given(y, "y")
             check_consistent_length(y, sample_weight)
             self._encoder = ConditionEncoder(y, sample_weight)
 
     def _rows_given(self, X: np.ndarray, y: Any, name: str) -> np.ndarray:
-        if not self.conditional:
+        if self._encoder is None:
             return X
         self._check_given(y, name)
         check_consistent_length(X, y)
@@ -274,13 +278,16 @@ class ConditionalFlow(TrainedFlow):
 
     def _conditions(self, y: Any, n: int) -> np.ndarray | None:
         """Encoded conditions (n, k) of n rows; 0 where unknown; None if the fit had none."""
-        if self.conditional:
+        if self._encoder is not None:
             return self._encoder.repeated(y, n)
         if y is not None:
-            raise ValueError(
-                f"y was given, but the estimator was fitted with conditional={self.conditional!r}."
-            )
+            raise ValueError("y was given, but the estimator was fitted with conditional=False.")
         return None
+
+    @property
+    def _n_conditions(self) -> int:
+        """Columns that the conditions are encoded in."""
+        return 0 if self._encoder is None else self._encoder.n_columns
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -379,10 +379,9 @@ class DDPMGenerator(ImageDensity):
                 divergence, n_probes = "rademacher", 2
             solution = (self.solver, self.n_steps, 0)
         else:
-            n_conditions = self._encoder.n_columns if self.conditional else 0
             sizes = self._hidden_layer_sizes()
             network = velocity_network(
-                n_features, sizes, self.activation, LinearPath(), generator, n_conditions
+                n_features, sizes, self.activation, LinearPath(), generator, self._n_conditions
             )
         probes = None
         if divergence != "exact":

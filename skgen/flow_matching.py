@@ -283,9 +283,8 @@ class FlowMatchingDensity(PathDensity):
                 f"coupling={self.coupling!r} cannot go with conditional=True: noise paired with "
                 "data tells of their conditions, so that given these it is not normal any more."
             )
-        n_conditions = self._encoder.n_columns if self.conditional else 0
         network = velocity_network(
-            n_features, sizes, self.activation, LinearPath(), generator, n_conditions
+            n_features, sizes, self.activation, LinearPath(), generator, self._n_conditions
         )
         probes = None
         if self.divergence != "exact":

@@ -60,10 +60,9 @@ class ImageDensity(PathDensity):
     def _unet(
         self, schedule: SchedulePath, generator: torch.Generator, settings: Any, dtype: str
     ) -> UNetVelocity:
-        n_conditions = self._encoder.n_columns if self.conditional else 0
         mixed = torch.bfloat16 if _mixed(dtype, self.device_, self.image_shape) else None
         shape = (int(self.image_shape[0]), int(self.image_shape[1]), int(self.image_shape[2]))
-        return UNetVelocity(shape, schedule, generator, n_conditions, settings, mixed)
+        return UNetVelocity(shape, schedule, generator, self._n_conditions, settings, mixed)
 
     @property
     def _max_held_out(self) -> int:

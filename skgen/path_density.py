@@ -225,7 +225,7 @@ class PathDensity(FieldDensity):
         reflow, parts = Reflow(copy.deepcopy(self._model)), []
         for start in range(0, n_samples, self._chunk_rows):
             n, given = min(self._chunk_rows, n_samples - start), None
-            if self.conditional:
+            if self._encoder is not None:
                 rows = torch.tensor(self._encoder.rows, device=generator.device)
                 kind: Any = {"generator": generator, "device": generator.device}
                 given = rows[torch.randint(len(rows), (n,), **kind)]
@@ -236,6 +236,7 @@ class PathDensity(FieldDensity):
             trainer.run()
             trainer.finish()
         reflow.flow.straightened = True
+        self.module_ = copy.deepcopy(self.module_)  # not that of a shallow copy of the estimator
         self._density.model = reflow.flow
         self._leave_others()
         return self

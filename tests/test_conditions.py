@@ -177,6 +177,17 @@ def test_warm_start_keeps_the_encoding():
     assert np.isfinite(before) and np.isfinite(flow.score(X, LABELS))
 
 
+def test_parameters_set_after_a_fit_wait_for_the_next():
+    flow, plain = cheap_flow(conditional=True).fit(X, LABELS), cheap_flow().fit(X)
+    given, alone = flow.score(X, LABELS), plain.score(X)
+    assert flow.set_params(conditional=False).score(X, LABELS) == given
+    assert plain.set_params(conditional=True).score(X, LABELS) == alone
+    assert plain.sample(2).shape == (2, X.shape[1])
+    assert flow.fit(X).score(X, LABELS) == flow.score(X)
+    with pytest.raises(ValueError, match="fitted with conditional=False"):
+        flow.score_samples(X, LABELS)
+
+
 @pytest.mark.parametrize(
     "call, message",
     [

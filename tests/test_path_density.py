@@ -1,5 +1,6 @@
 """Paths, training targets, samplers, velocity and score function of the flows."""
 
+import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -268,6 +269,21 @@ def test_reflow_straightens_and_keeps_the_density():
         flow.score_function(moons, 0.5)
     again = pickle.loads(pickle.dumps(flow))
     assert_allclose(again.score_samples(moons), flow.score_samples(moons))
+
+
+def test_reflow_of_a_copy_leaves_the_original():
+    flow = cheap_flow().fit(X)
+    before, shallow = flow.score_samples(X), copy.copy(flow)
+    shallow.reflow(200, max_iter=5, random_state=0)
+    assert_allclose(flow.score_samples(X), before, rtol=0, atol=0)
+    assert not np.array_equal(shallow.score_samples(X), before)
+
+
+def test_a_warm_start_after_reflow_has_a_score_function_again():
+    flow = cheap_flow(warm_start=True).fit(X).reflow(200, max_iter=5, random_state=0)
+    with pytest.raises(ValueError, match="straightened by reflow"):
+        flow.score_function(X, 0.5)
+    assert np.isfinite(flow.fit(X).score_function(X, 0.5)).all()
 
 
 def few_step_error(flow):
