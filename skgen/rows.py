@@ -134,7 +134,9 @@ def describe_columns(estimator: BaseEstimator, columns: Any) -> str:
 
 
 def to_array(X: Any) -> Any:
-    """Take torch tensors, also from a GPU, as scikit-learn takes arrays."""
+    """Take torch tensors, also from a GPU, as scikit-learn takes arrays; masked values are NaN."""
+    if np.ma.is_masked(X):
+        return X.astype(X.dtype if X.dtype.kind == "f" else object).filled(np.nan)
     if not isinstance(X, Tensor):
         return X
     X = X.detach().cpu().resolve_neg()

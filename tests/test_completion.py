@@ -173,6 +173,10 @@ def test_containers_and_dtypes():
     density = fit_once("flow")
     for rows in (PARTIAL.astype(np.float32), torch.tensor(PARTIAL, dtype=torch.float32)):
         assert density.sample_given(rows, random_state=0, n_proposals=2).dtype == np.float32
+        assert_array_equal(
+            density.sample_given(np.ma.masked_invalid(np.asarray(rows)), random_state=0, n_proposals=2),
+            density.sample_given(rows, random_state=0, n_proposals=2),
+        )
     lists = density.sample_given(PARTIAL.tolist(), random_state=0, n_proposals=2)
     assert_array_equal(lists, density.sample_given(PARTIAL, random_state=0, n_proposals=2))
 

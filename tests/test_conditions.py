@@ -204,6 +204,8 @@ def test_parameters_set_after_a_fit_wait_for_the_next():
          "cannot go with conditional=True"),
         (lambda f: clone(f).fit(X, pandas.Series([pandas.NA, *LABELS[1:]], dtype="string")),
          "Column 0 of y contains NaN, infinity or None"),
+        (lambda f: clone(f).fit(X, np.ma.masked_equal(LABELS, "left")),
+         "Column 0 of y contains NaN, infinity or None"),
         (lambda f: clone(f).fit(X, TWO).sample(2, y=TWO[["b", "a"]][:2]),
          r"y has the columns \['b', 'a'\]; fit has seen \['a', 'b'\], in this order"),
         (lambda f: cheap_flow().fit(X).score_samples(X, LABELS), "conditional=False"),

@@ -29,6 +29,12 @@ def constant_column():
 TIMES = pandas.DataFrame({"x": X[:, 0], "when": pandas.date_range("2020", periods=60)})
 BAD_ROWS = [
     pytest.param(with_value(np.nan), ValueError, r"contains NaN, in 1 .* column\(s\) 1", id="nan"),
+    pytest.param(
+        np.ma.masked_equal(with_value(9).astype(int), 9),
+        ValueError,
+        "contains NaN, in 1",
+        id="mask",
+    ),
     pytest.param(with_value(np.inf), ValueError, "contains infinity, in 1 of 60", id="infinity"),
     pytest.param(X + 1j, ValueError, "Complex data not supported", id="complex"),
     pytest.param(csr_array(X), TypeError, "Sparse data was passed", id="sparse"),
