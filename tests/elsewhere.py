@@ -69,10 +69,10 @@ class Elsewhere(torch.Tensor):
 def computed(function, args, kwargs):
     """Result of an operation, there if it is asked for there, or any tensor lies there."""
     if function is not aten._to_copy.default and function._can_decompose():
-        with Computing():
+        with Computing():  # in inference mode such operations arrive whole
             return function.decompose(*args, **kwargs)
     if function is aten._efficientzerotensor.default:
-        function = aten.zeros.default
+        function = aten.zeros.default  # which forward derivatives take for zeros without memory
     tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
     there = [each for each in tensors if isinstance(each, Elsewhere)]
     if kwargs.get("device") is not None:
@@ -94,7 +94,7 @@ def computed(function, args, kwargs):
             return result
         if single_only and result.dtype == torch.float64:
             raise TypeError(f"{function} leaves double precision where there is none.")
-        return known.get(id(result)) if id(result) in known else Elsewhere(result)
+        return known[id(result)] if id(result) in known else Elsewhere(result)
 
     return tree_map(placed, function(*args, **kwargs))
 

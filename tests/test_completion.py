@@ -174,7 +174,9 @@ def test_containers_and_dtypes():
     for rows in (PARTIAL.astype(np.float32), torch.tensor(PARTIAL, dtype=torch.float32)):
         assert density.sample_given(rows, random_state=0, n_proposals=2).dtype == np.float32
         assert_array_equal(
-            density.sample_given(np.ma.masked_invalid(np.asarray(rows)), random_state=0, n_proposals=2),
+            density.sample_given(
+                np.ma.masked_invalid(np.asarray(rows)), random_state=0, n_proposals=2
+            ),
             density.sample_given(rows, random_state=0, n_proposals=2),
         )
     lists = density.sample_given(PARTIAL.tolist(), random_state=0, n_proposals=2)
