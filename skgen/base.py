@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from typing_extensions import Self
 
-from .core.interfaces import Density
+from .core.interfaces import Density, has_double
 from .core.modes import default_modes
 from .core.progress import RowBar
 from .rows import check_n_samples, check_rows, wrap_samples
@@ -107,7 +107,7 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
             self.device_ = resolve_device(self.device)
             x = torch.tensor(rows, dtype=torch.float64)
             weight = None if sample_weight is None else torch.tensor(sample_weight)
-            if self.device_ != "mps":  # which has no float64: rows go there only in float32
+            if has_double(torch.device(self.device_)):  # else only training is there
                 x = x.to(self.device_)
                 weight = None if weight is None else weight.to(self.device_)
             seed = _draw_seed(self.random_state)
@@ -226,7 +226,7 @@ class BaseDensity(MeanScoreMixin, BaseEstimator, ABC):
             )
             self.device_ = "cpu"
             device = torch.device("cpu")
-        if device.type == "mps":  # which has no float64
+        if not has_double(device):
             device = torch.device("cpu")
         self.module_.to(device)
         return device

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from .core.activations import ACTIVATIONS
 from .core.draws import FEW_FEATURES
 from .core.gaussian import standard_normal_log_prob
-from .core.interfaces import Density, Trainable
+from .core.interfaces import Density, Trainable, has_double
 from .core.marginals import PRECONDITIONERS
 from .core.models import Preconditioned
 from .core.supports import Folded
@@ -237,7 +237,7 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
 
 def _placed(density: Preconditioned, device: str) -> Preconditioned:
     """The density with its model on a device: a copy of it where there is no double precision."""
-    if device != "mps":
+    if has_double(torch.device(device)):
         density.model.to(device)
         return density
     model = copy.deepcopy(density.model).to(device, torch.float32)

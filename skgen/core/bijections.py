@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from .interfaces import Bijection, gradient_of
+from .interfaces import Bijection, gradient_of, has_double
 from .workspace import Workspace, is_tracked
 
 
@@ -175,7 +175,7 @@ class LayerChain(Layer):
 
 
 def _exact(x: Tensor) -> Tensor:
-    return x if x.device.type == "mps" else x.double()  # MPS has no float64
+    return x.double() if has_double(x.device) else x
 
 
 class Permutation(Layer):

@@ -116,6 +116,11 @@ def cache_parts(x: Tensor, dtype: torch.dtype, run: int = 3200) -> tuple[Tensor,
     return (x,) if n_parts <= 1 else x.split(16 * -(-len(x) // (16 * n_parts)))
 
 
+def has_double(device: torch.device) -> bool:
+    """Whether a device has double precision; Apple's GPUs have none."""
+    return device.type != "mps"
+
+
 def gradient_of(parameter: nn.Parameter) -> Tensor:
     """Gradient of a parameter, zero if it has none yet."""
     if parameter.grad is None:
