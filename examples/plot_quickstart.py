@@ -71,9 +71,9 @@ for name, values in log_density.items():
 # mixed in get a share from the held-out rows.
 
 X_new = density.sample(len(X_test))
-names_of_parts = ("flow", "Gaussian mixture", "the flow's start", "Gaussian", "other flow")
-weights = zip(names_of_parts, density.mixture_weights_, strict=True)
-print("\nweights in the mixture:", ", ".join(f"{name} {weight:.3f}" for name, weight in weights))
+flow, mixture, start, gaussian, *other_flows = density.mixture_weights_
+print(f"\nweights in the mixture: {1 + len(other_flows)} flows {flow + sum(other_flows):.3f},")
+print(f"Gaussian mixture {mixture:.3f}, the flow's start {start:.3f}, Gaussian {gaussian:.3f}")
 
 pairs = [
     ("mean radius", "mean area"),

@@ -42,8 +42,8 @@ MAX_MIXTURE_ROWS = 20_000  # for the Gaussian mixture, which no longer gains fro
 CHANGEABLE = {
     "batch_size", "bounds", "defensive_weight", "device", "discrete", "early_stopping",
     "gradient_accumulation_steps", "learning_rate_init", "max_iter", "n_iter_no_change",
-    "n_sampling_steps", "periodic", "posterior_variance", "random_state", "reg_covar", "sampler",
-    "tol", "validation_fraction", "verbose", "warm_start", "weight_decay",
+    "n_sampling_steps", "n_splits", "periodic", "posterior_variance", "random_state", "reg_covar",
+    "sampler", "tol", "validation_fraction", "verbose", "warm_start", "weight_decay",
 }  # fmt: skip
 
 
@@ -149,19 +149,17 @@ class DefendedDensity(BaseDensity):
 
     def _defended(
         self,
-        density: Preconditioned,
+        densities: Sequence[Preconditioned],
         gaussian: Density,
-        x_train: Tensor,
-        x_held: Tensor | None,
+        split: tuple[Tensor, Tensor | None],
         seed: int,
-        others: Sequence[Preconditioned] = (),
     ) -> Mixture:
-        """Mix the trained density with simple ones, and with others that were trained beside it.
+        """Mix the first of the densities with simple ones, and with those trained beside it.
 
         The weights are found by EM on the held-out rows. Before any row is seen, one counts for
         each density but the two Gaussians.
         """
-        density, floor = density.to(x_train.device), self._floor
+        (density, *others), (x_train, x_held), floor = densities, split, self._floor
         if not floor:
             return Mixture([density], [1.0])
         d = density.n_features
@@ -177,15 +175,12 @@ class DefendedDensity(BaseDensity):
         fit_or_less = partial(self._fit_mixture, fit, seed)
         mixture = Preconditioned(bijection, fit_residual(z, conditions, fit_or_less), d)
         start = Preconditioned(density.bijection, start, d)
-        others = [each.to(x_train.device) for each in others]
         components, weights = [density, mixture, start, gaussian, *others], [floor] * N_DEFENDED
         weights[0] = 1 - 3 * floor
         if x_held is not None:
-            with torch.no_grad():
-                every = Mixture(components, [1.0] * len(components)).component_log_probs(x_held)
             prior = np.ones(len(components))
             prior[2:4] = 0.0
-            weights = mixture_weights(every.cpu().numpy(), None, floor, prior).tolist()
+            weights = _weights(components, x_held, floor, prior).tolist()
         return Mixture(components, weights)
 
     def _fit_mixture(
@@ -250,3 +245,31 @@ class DefendedDensity(BaseDensity):
     def _fold(self, x: Tensor) -> Tensor:
         """Rows from the line."""
         return self.module_.folding.fold(x) if isinstance(self.module_, Folded) else x
+
+
+def with_more(
+    mixture: Mixture, more: Sequence[tuple[Sequence[Preconditioned], Tensor]], floor: float
+) -> Mixture:
+    """Share the weight of what was trained with what was on other splits, each as much.
+
+    That of each further split is shared among its densities by EM on the rows it held out. Before
+    any is seen, one counts for each density.
+    """
+    weights, n = mixture.weights.cpu().numpy(), 1 + len(more)
+    trained = np.ones(len(weights), dtype=bool)
+    trained[1:N_DEFENDED] = False
+    components = list(cast(Iterable[Density], mixture.components))
+    parts = [np.where(trained, weights / n, weights)]
+    for densities, x_held in more:
+        components += densities
+        parts.append(weights[trained].sum() / n * _weights(densities, x_held, floor, 1.0))
+    return Mixture(components, np.concatenate(parts).tolist())
+
+
+def _weights(
+    components: Sequence[Density], x_held: Tensor, floor: float, prior: np.ndarray | float
+) -> np.ndarray:
+    """Most likely weights of densities on held-out rows."""
+    with torch.no_grad():
+        every = Mixture(components, [1.0] * len(components)).component_log_probs(x_held)
+    return mixture_weights(every.cpu().numpy(), None, floor, prior)

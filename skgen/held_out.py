@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from sklearn.utils._param_validation import Interval
@@ -13,12 +13,31 @@ from typing_extensions import Self
 from .base import lent
 from .completion import CompletingDensity
 from .core.interfaces import runs
+from .core.supports import Folding
 from .rows import check_more_rows
 from .supports import check_supported
 from .weights import as_frequencies, check_weights
 
 MAX_HELD_OUT = 2000  # rows; more would cost time and training rows, and choose no better
+MAX_SPREAD = 100_000  # rows that copies of rows with whole numbers may add up to
 MOST_TIES = 10  # copies of a row on average; more equal rows have columns of few values
+
+
+class Split(NamedTuple):
+    """Rows to train on, and those held out, if any are."""
+
+    kept: Tensor
+    held: Tensor | None
+
+    @property
+    def rows(self) -> Tensor:
+        return self.kept if self.held is None else torch.cat([self.kept, self.held])
+
+    def spread(self, folding: Folding, generator: torch.Generator) -> Split:
+        """The rows on the line, several copies of each."""
+        kept = folding.spread(self.kept, MAX_SPREAD, generator)
+        held = self.held
+        return Split(kept, held if held is None else folding.spread(held, MAX_HELD_OUT, generator))
 
 
 class HeldOutDensity(CompletingDensity):
@@ -81,12 +100,15 @@ class HeldOutDensity(CompletingDensity):
         return MAX_HELD_OUT
 
     def _hold_out(
-        self, x: Tensor, weighted: bool, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor | None]:
-        """Split the rows, in random order, into those trained on and those held out."""
+        self, x: Tensor, weighted: bool, generator: torch.Generator, n_splits: int = 1
+    ) -> list[Split]:
+        """Split the rows, in random order, into those trained on and those held out.
+
+        Each of several splits holds out other rows, as long as there are some.
+        """
         given = self._given_held_out(x.device)
         if not self.early_stopping or given is not None:
-            return x, given
+            return [Split(x, given)]
         labels = self._kept_together(x, weighted)
         n_groups, most = int(labels[-1]) + 1, self._max_held_out
         n_held = min(max(1, round(n_groups * self.validation_fraction)), most)
@@ -98,8 +120,12 @@ class HeldOutDensity(CompletingDensity):
             )
         order = torch.randperm(n_groups, generator=generator, device=x.device)
         places = order.argsort()[labels]
-        x, n_held = x[places.argsort(stable=True)], int((places < n_held).sum())
-        return x[n_held:], _thinned(x[:n_held], most)
+        splits = []
+        for turn in range(min(n_splits, n_groups // n_held)):
+            turned = (places - turn * n_held) % n_groups
+            rows, n = x[turned.argsort(stable=True)], int((turned < n_held).sum())
+            splits.append(Split(rows[n:], _thinned(rows[:n], most)))
+        return splits
 
     def _kept_together(self, x: Tensor, weighted: bool) -> Tensor:
         """Group of each row in order: copies of one, which weights make, are held out together.

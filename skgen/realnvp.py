@@ -112,6 +112,11 @@ class RealNVPDensity(TrainedFlow):
         the preconditioning and the mixture weights. The best weights are kept in any case.
     validation_fraction : float, default=0.1
         Share of the rows held out, 2,000 at most.
+    n_splits : int or "auto", default="auto"
+        How often to train, each time with other rows held out, as long as there are any. The
+        flows of all times are kept, in the mixture. "auto" is 4 for up to 500 rows, where it
+        matters much which of them are seen, and 1 for more. It is 1 with ``X_val``, with
+        `warm_start`, and without early stopping or `defensive_weight`.
     warm_start : bool, default=False
         Whether `fit` continues from the fitted model. Parameters that would take another model must
         then be those of the former fit.
@@ -138,11 +143,11 @@ class RealNVPDensity(TrainedFlow):
         Mean held-out log-density (nats, units of X) after each round.
     best_validation_score_ : float or None
         The best of them.
-    mixture_weights_ : ndarray of shape (4,) or (5,)
+    mixture_weights_ : ndarray of shape (n_components,)
         Weights of the flow, of a Gaussian mixture and of a standard normal, both behind the same
         preconditioning, and of a Gaussian fitted to X; and, where both preconditionings are kept,
-        of the flow behind the other one. Up to 2,000 training rows the mixture is a stack of many,
-        of whitened rows.
+        of the flow behind the other one; then of those of further splits. Up to 2,000 training
+        rows the mixture is a stack of many, of whitened rows.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -220,6 +225,7 @@ class RealNVPDensity(TrainedFlow):
         n_iter_no_change=8,
         early_stopping=True,
         validation_fraction=0.1,
+        n_splits: Any = "auto",
         warm_start=False,
         device="auto",
         verbose=0,
@@ -249,6 +255,7 @@ class RealNVPDensity(TrainedFlow):
         self.n_iter_no_change = n_iter_no_change
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.n_splits = n_splits
         self.warm_start = warm_start
         self.device = device
         self.verbose = verbose

@@ -6,8 +6,9 @@ import copy
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import cast
 
@@ -26,8 +27,9 @@ from .core.marginals import PRECONDITIONERS
 from .core.models import Preconditioned
 from .core.supports import Folded
 from .core.training import History, Plan, Trainer
+from .defended import with_more
 from .gaussian_mixtures import FEW_ROWS
-from .held_out import MAX_HELD_OUT, HeldOutDensity
+from .held_out import HeldOutDensity, Split
 from .rows import are_positive_ints
 from .weights import n_distinct
 
@@ -39,8 +41,41 @@ except ImportError:  # scikit-learn < 1.9
         """Stands in where scikit-learn has no callbacks."""
 
 
+VERY_FEW_ROWS, N_SPLITS = 500, 4  # up to so many rows, so many splits are fitted
 SHORTEST_ROUND = 25  # steps between two looks at the held-out rows
-MAX_SPREAD = 100_000  # rows that copies of rows with whole numbers may add up to
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the trainings of a fit share."""
+
+    gaussian: Density
+    plan: Plan
+    few: bool  # rows, so that all candidates are trained to their end
+    first: int  # steps of each candidate before one goes on
+    generator: torch.Generator
+    bar: tqdm
+    label: str
+    on_round: Callable[[], bool] | None
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What was trained on a split, best first, and the history of the best."""
+
+    split: Split
+    kind: str
+    densities: list[Preconditioned]
+    history: History
+    histories: list[History]  # of all candidates
+
+    @property
+    def ended(self) -> bool:
+        return any(history.ended for history in self.histories)
+
+    @property
+    def interrupted(self) -> bool:
+        return any(history.interrupted for history in self.histories)
 
 
 class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
@@ -59,6 +94,7 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
         "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "n_splits": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
     }
@@ -88,49 +124,91 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
     def _fit_model(
         self, x: Tensor, sample_weight: Tensor | None, generator: torch.Generator
     ) -> Density:
-        x = self._checked(x, sample_weight)
-        folding = self._folding(x, generator.initial_seed())
-        x_train, x_held = self._hold_out(x, sample_weight is not None, generator)
-        n_rows = n_distinct(x_train)
-        few = n_rows <= FEW_ROWS  # to tell the better preconditioning: both are kept
+        x, seed = self._checked(x, sample_weight), generator.initial_seed()
+        folding = self._folding(x, seed)
+        splits = self._hold_out(x, sample_weight is not None, generator, self._most_splits(x))
+        n_rows = n_distinct(splits[0].kept)
         if folding is not None:
-            x_train = folding.spread(x_train, MAX_SPREAD, generator)
-            x_held = x_held if x_held is None else folding.spread(x_held, MAX_HELD_OUT, generator)
-            x = x_train if x_held is None else torch.cat([x_train, x_held])
-        gaussian = self._gaussian(x)
-        candidates = self._candidates(x_train, generator)
-        placed = {kind: _placed(each, self.device_) for kind, each in candidates.items()}
-        plan = self._plan(n_rows)
+            splits = [split.spread(folding, generator) for split in splits]
+            x = splits[0].rows
+        gaussian, plan = self._gaussian(x), self._plan(n_rows)
+        first, *more = self._train_each(splits, gaussian, plan, n_rows <= FEW_ROWS, generator)
+        self.preconditioning_, self._fitted_params = first.kind, self._model_params()
+        self.n_iter_, self.loss_curve_ = first.history.n_iter, first.history.losses
+        self.validation_scores_ = first.history.scores if self.early_stopping else None
+        self.best_validation_score_ = first.history.best_score if self.early_stopping else None
+        self._warn_unless_converged(first.history)
+        mixture = self._defended(first.densities, gaussian, first.split, seed)
+        if more:
+            held_out = [(each.densities, cast(Tensor, each.split.held)) for each in more]
+            mixture = with_more(mixture, held_out, self._floor)
+        return mixture if folding is None else Folded(folding, mixture)
+
+    def _most_splits(self, x: Tensor) -> int:
+        """Splits to train on: one where the model goes on, or is to stay alone."""
+        if self.warm_start and self.n_splits not in ("auto", 1):
+            raise ValueError(
+                "warm_start=True goes on with the training of one split, got "
+                f"n_splits={self.n_splits}. Set it to 1 or 'auto'."
+            )
+        if self.warm_start or not self._floor:
+            return 1
+        auto = N_SPLITS if n_distinct(x) <= VERY_FEW_ROWS else 1
+        return auto if self.n_splits == "auto" else self.n_splits
+
+    def _train_each(
+        self,
+        splits: Sequence[Split],
+        gaussian: Density,
+        plan: Plan,
+        few: bool,
+        generator: torch.Generator,
+    ) -> list[_Training]:
+        """Train on each split; but the first, those that diverge or are cut short are left out."""
+        n_kinds = 1 + len(self._others) if self._continues else len(self._kinds())
         probe_steps = min(self._by_features(self._probe_steps), plan.max_iter / 3)
-        n_rounds = math.ceil(probe_steps / plan.round_length)
-        probe = n_rounds * plan.round_length if len(candidates) > 1 else 0
-        first = plan.max_iter if few else probe
-        n_steps = len(candidates) * plan.max_iter if few else probe + plan.max_iter
-        bar = tqdm(total=n_steps, disable=not self.verbose)
+        probe = math.ceil(probe_steps / plan.round_length) * plan.round_length
+        first = plan.max_iter if few or n_kinds == 1 else probe
+        n_steps = plan.max_iter + (n_kinds - 1) * first
+        trainings: list[_Training] = []
+        bar = tqdm(total=len(splits) * n_steps, disable=not self.verbose)
         with bar, _callbacks(self) as on_round:
-            trainers = {
-                kind: self._trainer(
-                    kind, density, gaussian, x_train, x_held, plan, generator, bar, on_round
-                )
-                for kind, density in placed.items()
-            }
-            handicaps = {} if few else {"gaussianize": self._early_lead}
-            kind, *rest = _race(trainers, first, handicaps)
+            for turn, split in enumerate(splits, 1):
+                label = f"split {turn}, " if len(splits) > 1 else ""
+                settings = _Settings(gaussian, plan, few, first, generator, bar, label, on_round)
+                try:
+                    training = self._train(split, settings)
+                except FloatingPointError:
+                    if not trainings:
+                        raise
+                    continue
+                self.interrupted_ = training.interrupted
+                if training.ended and trainings:
+                    break
+                trainings.append(training)
+                if training.ended:
+                    break
+        return trainings
+
+    def _train(self, split: Split, settings: _Settings) -> _Training:
+        """Train on one split: all candidates with few rows, else the one that is best soon.
+
+        Few rows cannot tell the better preconditioning: both are kept.
+        """
+        candidates = self._candidates(split.kept, settings.generator)
+        placed = {kind: _placed(each, self.device_) for kind, each in candidates.items()}
+        trainers = {
+            kind: self._trainer(kind, density, split, settings) for kind, density in placed.items()
+        }
+        handicaps = {} if settings.few else {"gaussianize": self._early_lead}
+        kind, *rest = _race(trainers, settings.first, handicaps)
         history = trainers[kind].finish()
-        self.preconditioning_, self._fitted_params = kind, self._model_params()
-        others = [other for other in rest if few and trainers[other].finish().scores]
+        others = [other for other in rest if settings.few and trainers[other].finish().scores]
         for name in (kind, *others):
             _take_parameters(candidates[name].model, placed[name].model)
-        self.interrupted_ = any(trainer.history.interrupted for trainer in trainers.values())
-        self.n_iter_, self.loss_curve_ = history.n_iter, history.losses
-        self.validation_scores_ = history.scores if self.early_stopping else None
-        self.best_validation_score_ = history.best_score if self.early_stopping else None
-        self._warn_unless_converged(history)
-        seed = generator.initial_seed()
-        mixture = self._defended(
-            candidates[kind], gaussian, x_train, x_held, seed, [candidates[k] for k in others]
-        )
-        return mixture if folding is None else Folded(folding, mixture)
+        densities = [candidates[name].to(split.kept.device) for name in (kind, *others)]
+        histories = [trainer.history for trainer in trainers.values()]
+        return _Training(split, kind, densities, history, histories)
 
     def _plan(self, n_rows: int = FEW_ROWS) -> Plan:
         """Settings of the training.
@@ -181,26 +259,24 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
         return Preconditioned(bijection, model.to(x.device), x.shape[1])
 
     def _trainer(
-        self,
-        kind: str,
-        density: Preconditioned,
-        gaussian: Density,
-        x_train: Tensor,
-        x_held: Tensor | None,
-        plan: Plan,
-        generator: torch.Generator,
-        bar: tqdm,
-        on_round: Callable[[], bool] | None,
+        self, kind: str, density: Preconditioned, split: Split, settings: _Settings
     ) -> Trainer:
         """Set up the training of one candidate on preconditioned float32 rows."""
         device, model = torch.device(self.device_), cast(Trainable, density.model)
-        z_train = density.precondition(x_train)[0].to(device, torch.float32)
-        seed, validate = generator.initial_seed(), None
-        if x_held is not None:
-            validate = self._validation(density, gaussian, x_held, seed)
-        own = torch.Generator(device).manual_seed(seed)
+        z_train = density.precondition(split.kept)[0].to(device, torch.float32)
+        seed, validate = settings.generator.initial_seed(), None
+        if split.held is not None:
+            validate = self._validation(density, settings.gaussian, split.held, seed)
         return Trainer(
-            model, z_train, validate, plan, own, bar, kind, int(self.verbose) >= 2, on_round
+            model,
+            z_train,
+            validate,
+            settings.plan,
+            torch.Generator(device).manual_seed(seed),
+            settings.bar,
+            settings.label + kind,
+            int(self.verbose) >= 2,
+            settings.on_round,
         )
 
     def _validation(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from skgen import gaussian_mixtures
+from skgen import gaussian_mixtures, trained
 
 from .estimators import ESTIMATORS, TRAINED, fit_once
 
@@ -13,6 +13,7 @@ torch.set_num_threads(1)  # the networks are tiny: a second thread would only wa
 FEWER = {"SIZES": (1,), "FORMS_OF_DEFENCE": [("full", 1e-6)], "SIZES_OF_DEFENCE": (8, 4)}
 ALL_MIXTURES = {name: getattr(gaussian_mixtures, name) for name in FEWER}
 vars(gaussian_mixtures).update(FEWER)
+N_SPLITS, trained.N_SPLITS = trained.N_SPLITS, 1  # of very few rows, as those of most tests are
 
 # Cheap fits stop long before they converge, and their densities are solved roughly.
 EXPECTED = ["sklearn.exceptions.ConvergenceWarning", "skgen.exceptions.SolverAccuracyWarning"]

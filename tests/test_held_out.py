@@ -127,8 +127,8 @@ def parts(monkeypatch):
         kept, split = [], HeldOutDensity._hold_out
 
         def watched(*args):
-            kept.append(split(*args))
-            return kept[-1]
+            kept.extend(split(*args))
+            return kept
 
         with monkeypatch.context() as patched:
             patched.setattr(HeldOutDensity, "_hold_out", watched)

@@ -203,10 +203,10 @@ def test_few_held_out_rows_are_not_trained_on():
     seen = {}
     trainer = type(density)._trainer
 
-    def spy(self, kind, model, gaussian, x_train, x_held, *rest):
-        seen[kind] = {int(v) for v in x_train[:, 0]}, {int(v) for v in x_held[:, 0]}
-        assert len(x_train) == 16 * 24 and len(x_held) == 16 * 6
-        return trainer(self, kind, model, gaussian, x_train, x_held, *rest)
+    def spy(self, kind, model, split, settings):
+        seen[kind] = [{int(v) for v in part[:, 0]} for part in split]
+        assert len(split.kept) == 16 * 24 and len(split.held) == 16 * 6
+        return trainer(self, kind, model, split, settings)
 
     density._trainer = spy.__get__(density)
     density.fit(X)
