@@ -149,7 +149,7 @@ class DDPMGenerator(ImageDensity):
     n_splits : int or "auto", default="auto"
         How often to train, each time with other rows held out, as long as there are any. The
         diffusions of all times are kept, in the mixture. "auto" is 4 for up to 500 rows, where it
-        matters much which of them are seen, and 1 for more. It is 1 with ``X_val``, with
+        matters much which of them are seen, and 1 for more. It is 1 of images, with ``X_val``, with
         `warm_start`, and without early stopping or `defensive_weight`.
     warm_start : bool, default=False
         Whether `fit` continues from the fitted model. Parameters that would take another model must

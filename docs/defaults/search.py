@@ -18,13 +18,13 @@ from sklearn.preprocessing import StandardScaler
 import skgen
 from examples.benchmarks.common import data_sets, markdown_table, set_threads, write
 
-HELD_OUT = {f"held out {n} times": {"n_splits": n} for n in (1, 2, 4, 10)}
+SPLITS = {f"{n} splits": {"n_splits": n} for n in (1, 2, 4, 10)}
 SETTINGS = {
     "RealNVPDensity": {
         "default": {},
         **{f"dropout {share}": {"dropout": share} for share in (0.02, 0.05, 0.1, 0.3, 0.5, 0.8)},
         **{f"{n} steps": {"max_iter": n} for n in (400, 700, 1000, 1500, 1800)},
-        **HELD_OUT,
+        **SPLITS,
     },
     "FlowMatchingDensity": {
         "default": {},
@@ -33,7 +33,7 @@ SETTINGS = {
         "held out 20%, decay 0.1": {"validation_fraction": 0.2, "weight_decay": 0.1},
         "standardized": {"preconditioning": "standardize"},
         "gaussianized": {"preconditioning": "gaussianize"},
-        **HELD_OUT,
+        **SPLITS,
     },
     "StackedDensity": {
         "default": {},
