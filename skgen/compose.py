@@ -21,7 +21,14 @@ from typing_extensions import Self
 from .base import MeanScoreMixin, row_bar, unchanged_on_error
 from .exceptions import TrainingWarning
 from .flow_matching import FlowMatchingDensity
-from .gaussian_mixtures import FEW_ROWS, FORMS, FORMS_OF_FEW, N_FOLDS, candidates
+from .gaussian_mixtures import (
+    FEW_ROWS,
+    FORMS,
+    FORMS_OF_FEW,
+    N_FOLDS,
+    VERY_FEW_ROWS,
+    candidates,
+)
 from .member_fits import Fit, fit_members
 from .members import Mean, Standardized, draw, log_densities
 from .mixing import mixture_weights
@@ -30,6 +37,7 @@ from .rows import check_n_samples, check_rows, refuse_constant_columns, wrap_sam
 from .weights import check_weights
 
 N_SPLITS = 2  # random ones of many rows
+N_TENTHS = 4  # held out of very few
 
 
 class StackedDensity(MeanScoreMixin, _BaseComposition):
@@ -53,8 +61,9 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         `RealNVPDensity`, of more than two columns by halves and by thirds.
     cv : "auto", int, cross-validation generator, iterable or None, default="auto"
         How to split the rows: members are fitted to one part, and the weights come from their
-        densities on the other. None is one split, an int so many folds. "auto" is five random
-        folds up to 2,000 rows, and two random splits of more. Members whose ``fit`` takes
+        densities on the other. None is one split, an int so many folds. "auto" is four of
+        ten random folds up to 500 rows, five folds up to 2,000, and two random splits of more.
+        Members whose ``fit`` takes
         ``X_val``, such as those of skgen, are given the rows that each of several splits holds out,
         and hold out none of their own.
     ensemble : bool, default=True
@@ -243,7 +252,9 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
     def _splits(self, X: np.ndarray, rng: np.random.RandomState) -> list:
         """Pairs of the rows to fit on and the rows to find the weights on."""
         cv, auto = self.cv, isinstance(self.cv, str)
-        if auto and N_FOLDS <= len(X) <= FEW_ROWS:
+        if auto and 10 <= len(X) <= VERY_FEW_ROWS:
+            cv = [*KFold(10, shuffle=True, random_state=rng).split(X)][:N_TENTHS]
+        elif auto and N_FOLDS <= len(X) <= FEW_ROWS:
             cv = KFold(N_FOLDS, shuffle=True, random_state=rng)
         elif auto or cv is None:
             n_splits, share = N_SPLITS if auto else 1, self.validation_fraction

@@ -28,6 +28,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)
 SIZES_OF_DEFENCE = 128, 32, 8, 4  # with many rows
 EM_STEPS = 20  # of these: with more they take longer and are hardly better
 FEW_ROWS = 2000  # up to so many, there is time for more of everything and need of it
+VERY_FEW_ROWS = 500  # and for most and most need
 MAX_NUMBERS = 2**22  # in the covariances of a mixture; with more, EM takes longer than a flow
 N_FOLDS = 5
 LEAST_SHARE = 1e-4  # of the rows; mixtures with less are left out

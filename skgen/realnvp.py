@@ -18,14 +18,14 @@ from .core.coupling_flow import CouplingFlow, StudentT
 from .core.gaussian import StandardNormal
 from .core.interfaces import Density
 from .core.transformers import Affine, RationalQuadratic
-from .gaussian_mixtures import FEW_ROWS, fit_gaussian_mixture, mixture_size
+from .gaussian_mixtures import FEW_ROWS, VERY_FEW_ROWS, fit_gaussian_mixture, mixture_size
 from .trained_flow import TrainedFlow
 from .weights import n_distinct
 
 # Share of the hidden units that training leaves out, by the most rows that it is for.
 DROPOUT = {
-    "standardize": {500: 0.5, FEW_ROWS: 0.1, math.inf: 0.05},
-    "gaussianize": {500: 0.5, FEW_ROWS: 0.3, math.inf: 0.05},
+    "standardize": {VERY_FEW_ROWS: 0.5, FEW_ROWS: 0.1, math.inf: 0.05},
+    "gaussianize": {VERY_FEW_ROWS: 0.5, FEW_ROWS: 0.3, math.inf: 0.05},
 }
 COUPLINGS_PER_GROUP = 3
 

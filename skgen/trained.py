@@ -28,7 +28,7 @@ from .core.models import Preconditioned
 from .core.supports import Folded
 from .core.training import History, Plan, Trainer
 from .defended import with_more
-from .gaussian_mixtures import FEW_ROWS
+from .gaussian_mixtures import FEW_ROWS, VERY_FEW_ROWS
 from .held_out import HeldOutDensity, Split
 from .rows import are_positive_ints
 from .weights import n_distinct
@@ -41,7 +41,7 @@ except ImportError:  # scikit-learn < 1.9
         """Stands in where scikit-learn has no callbacks."""
 
 
-VERY_FEW_ROWS, N_SPLITS = 500, 4  # up to so many rows, so many splits are fitted
+N_SPLITS = 4  # of very few rows
 SHORTEST_ROUND = 25  # steps between two looks at the held-out rows
 
 

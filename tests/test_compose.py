@@ -76,8 +76,10 @@ def test_members_of_all_folds_are_kept():
     assert stack.score(drawn[:3000]) == pytest.approx(stack.score(stack.sample(3000, 5)), abs=0.1)
 
 
-@pytest.mark.parametrize("n, n_folds", [(4, 2), (5, 5), (2000, 5), (2001, 2)])
-def test_few_rows_take_five_folds_and_more_two_splits(n, n_folds):
+@pytest.mark.parametrize(
+    "n, n_folds", [(4, 2), (5, 5), (10, 4), (500, 4), (501, 5), (2000, 5), (2001, 2)]
+)
+def test_rows_choose_the_folds(n, n_folds):
     rows = np.sort(TwoMoons().sample(n, random_state=0), axis=0)  # the folds must be random
     stack = StackedDensity(estimators=[("gaussian", GaussianMLE())], random_state=0).fit(rows)
     (member,) = stack.estimators_
