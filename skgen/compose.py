@@ -61,11 +61,10 @@ class StackedDensity(MeanScoreMixin, _BaseComposition):
         `RealNVPDensity`, of more than two columns by halves and by thirds.
     cv : "auto", int, cross-validation generator, iterable or None, default="auto"
         How to split the rows: members are fitted to one part, and the weights come from their
-        densities on the other. None is one split, an int so many folds. "auto" is four of
-        ten random folds up to 500 rows, five folds up to 2,000, and two random splits of more.
-        Members whose ``fit`` takes
-        ``X_val``, such as those of skgen, are given the rows that each of several splits holds out,
-        and hold out none of their own.
+        densities on the other. None is one split, an int so many folds. "auto" is four of ten
+        random folds up to 500 rows, five folds up to 2,000, and two random splits of more. Members
+        whose ``fit`` takes ``X_val``, such as those of skgen, are given the rows that each of
+        several splits holds out, and hold out none of their own.
     ensemble : bool, default=True
         Whether the members of all splits are kept, with the mean of their densities; that is
         better than any of them, with few rows far better. False fits the members again, to all

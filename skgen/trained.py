@@ -47,7 +47,7 @@ SHORTEST_ROUND = 25  # steps between two looks at the held-out rows
 
 @dataclass(frozen=True)
 class _Settings:
-    """What the trainings of a fit share."""
+    """What the trainings on a split share."""
 
     gaussian: Density
     plan: Plan
@@ -165,7 +165,9 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
         generator: torch.Generator,
     ) -> list[_Training]:
         """Train on each split; but the first, those that diverge or are cut short are left out."""
-        n_kinds = 1 + len(self._others) if self._continues else len(self._kinds())
+        n_kinds = len(self._kinds())
+        if self._continues:
+            n_kinds = min(1 + len(self._others), len(PRECONDITIONERS))
         probe_steps = min(self._by_features(self._probe_steps), plan.max_iter / 3)
         probe = math.ceil(probe_steps / plan.round_length) * plan.round_length
         first = plan.max_iter if few or n_kinds == 1 else probe
