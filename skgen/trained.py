@@ -8,7 +8,6 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import cast
 
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from .core.activations import ACTIVATIONS
 from .core.draws import FEW_FEATURES
 from .core.gaussian import standard_normal_log_prob
-from .core.interfaces import Density, Trainable, has_double
+from .core.interfaces import Density, Trainable
 from .core.marginals import PRECONDITIONERS
 from .core.models import Preconditioned
 from .core.supports import Folded
@@ -30,6 +29,7 @@ from .core.training import History, Plan, Trainer
 from .defended import with_more
 from .gaussian_mixtures import FEW_ROWS, VERY_FEW_ROWS
 from .held_out import HeldOutDensity, Split
+from .race import Settings, Training, placed, race, take_parameters
 from .rows import are_positive_ints
 from .weights import n_distinct
 
@@ -43,39 +43,6 @@ except ImportError:  # scikit-learn < 1.9
 
 N_SPLITS = 4  # of very few rows
 SHORTEST_ROUND = 25  # steps between two looks at the held-out rows
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """What the trainings on a split share."""
-
-    gaussian: Density
-    plan: Plan
-    few: bool  # rows, so that all candidates are trained to their end
-    first: int  # steps of each candidate before one goes on
-    generator: torch.Generator
-    bar: tqdm
-    label: str
-    on_round: Callable[[], bool] | None
-
-
-@dataclass(frozen=True)
-class _Training:
-    """What was trained on a split, best first, and the history of the best."""
-
-    split: Split
-    kind: str
-    densities: list[Preconditioned]
-    history: History
-    histories: list[History]  # of all candidates
-
-    @property
-    def ended(self) -> bool:
-        return any(history.ended for history in self.histories)
-
-    @property
-    def interrupted(self) -> bool:
-        return any(history.interrupted for history in self.histories)
 
 
 class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
@@ -163,7 +130,7 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
         plan: Plan,
         few: bool,
         generator: torch.Generator,
-    ) -> list[_Training]:
+    ) -> list[Training]:
         """Train on each split; but the first, those that diverge or are cut short are left out."""
         n_kinds = len(self._kinds())
         if self._continues:
@@ -172,12 +139,12 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
         probe = math.ceil(probe_steps / plan.round_length) * plan.round_length
         first = plan.max_iter if few or n_kinds == 1 else probe
         n_steps = plan.max_iter + (n_kinds - 1) * first
-        trainings: list[_Training] = []
+        trainings: list[Training] = []
         bar = tqdm(total=len(splits) * n_steps, disable=not self.verbose)
         with bar, _callbacks(self) as on_round:
             for turn, split in enumerate(splits, 1):
                 label = f"split {turn}, " if len(splits) > 1 else ""
-                settings = _Settings(gaussian, plan, few, first, generator, bar, label, on_round)
+                settings = Settings(gaussian, plan, few, first, generator, bar, label, on_round)
                 try:
                     training = self._train(split, settings)
                 except FloatingPointError:
@@ -192,25 +159,25 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
                     break
         return trainings
 
-    def _train(self, split: Split, settings: _Settings) -> _Training:
+    def _train(self, split: Split, settings: Settings) -> Training:
         """Train on one split: all candidates with few rows, else the one that is best soon.
 
         Few rows cannot tell the better preconditioning: both are kept.
         """
         candidates = self._candidates(split.kept, settings.generator)
-        placed = {kind: _placed(each, self.device_) for kind, each in candidates.items()}
+        there = {kind: placed(each, self.device_) for kind, each in candidates.items()}
         trainers = {
-            kind: self._trainer(kind, density, split, settings) for kind, density in placed.items()
+            kind: self._trainer(kind, density, split, settings) for kind, density in there.items()
         }
         handicaps = {} if settings.few else {"gaussianize": self._early_lead}
-        kind, *rest = _race(trainers, settings.first, handicaps)
+        kind, *rest = race(trainers, settings.first, handicaps)
         history = trainers[kind].finish()
         others = [other for other in rest if settings.few and trainers[other].finish().scores]
         for name in (kind, *others):
-            _take_parameters(candidates[name].model, placed[name].model)
+            take_parameters(candidates[name].model, there[name].model)
         densities = [candidates[name].to(split.kept.device) for name in (kind, *others)]
         histories = [trainer.history for trainer in trainers.values()]
-        return _Training(split, kind, densities, history, histories)
+        return Training(split, kind, densities, history, histories)
 
     def _plan(self, n_rows: int = FEW_ROWS) -> Plan:
         """Settings of the training.
@@ -261,7 +228,7 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
         return Preconditioned(bijection, model.to(x.device), x.shape[1])
 
     def _trainer(
-        self, kind: str, density: Preconditioned, split: Split, settings: _Settings
+        self, kind: str, density: Preconditioned, split: Split, settings: Settings
     ) -> Trainer:
         """Set up the training of one candidate on preconditioned float32 rows."""
         device, model = torch.device(self.device_), cast(Trainable, density.model)
@@ -311,47 +278,6 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
                 ConvergenceWarning,
                 stacklevel=4,
             )
-
-
-def _placed(density: Preconditioned, device: str) -> Preconditioned:
-    """The density with its model on a device: a copy of it where there is no double precision."""
-    if has_double(torch.device(device)):
-        density.model.to(device)
-        return density
-    model = copy.deepcopy(density.model).to(device, torch.float32)
-    return Preconditioned(density.bijection, model, density.n_features)
-
-
-@torch.no_grad()
-def _take_parameters(model: Density, trained: Density) -> None:
-    """Give a model the parameters of another, which may be itself."""
-    for mine, found in zip(model.parameters(), trained.parameters(), strict=True):
-        mine.copy_(found)
-
-
-def _race(trainers: dict[str, Trainer], first: int, handicaps: dict[str, float]) -> list[str]:
-    """Train all up to step ``first``, and then the best to its end; their names, best first.
-
-    Handicaps, in nats, are taken off the scores. One that diverges for good is left out if there
-    are others.
-    """
-
-    def score(name: str) -> float:
-        return trainers[name].history.best_score - handicaps.get(name, 0.0)
-
-    for name, trainer in list(trainers.items()):
-        try:
-            trainer.run(until=first)
-        except FloatingPointError:
-            if len(trainers) == 1:
-                raise
-            del trainers[name]
-        if trainer.history.ended:
-            break
-    names = sorted(trainers, key=score, reverse=True)
-    if not any(trainer.history.ended for trainer in trainers.values()):
-        trainers[names[0]].run()
-    return names
 
 
 @contextmanager

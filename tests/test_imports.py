@@ -72,6 +72,7 @@ DOOR = {  # what estimators share
     "image_rows",
     "interchange",
     "path_density",
+    "race",
     "rows",
     "supports",
     "trained",
