@@ -31,21 +31,24 @@ class Settings:
 
 @dataclass(frozen=True)
 class Training:
-    """What was trained on a split, best first, and the history of the best."""
+    """What was trained on a split, best first, and the history of every candidate."""
 
     split: Split
     kind: str
     densities: list[Preconditioned]
-    history: History
-    histories: list[History]  # of all candidates
+    histories: dict[str, History]
+
+    @property
+    def history(self) -> History:
+        return self.histories[self.kind]
 
     @property
     def ended(self) -> bool:
-        return any(history.ended for history in self.histories)
+        return any(history.ended for history in self.histories.values())
 
     @property
     def interrupted(self) -> bool:
-        return any(history.interrupted for history in self.histories)
+        return any(history.interrupted for history in self.histories.values())
 
 
 def placed(density: Preconditioned, device: str) -> Preconditioned:

@@ -132,13 +132,10 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
         generator: torch.Generator,
     ) -> list[Training]:
         """Train on each split; but the first, those that diverge or are cut short are left out."""
-        n_kinds = len(self._kinds())
-        if self._continues:
-            n_kinds = min(1 + len(self._others), len(PRECONDITIONERS))
         probe_steps = min(self._by_features(self._probe_steps), plan.max_iter / 3)
         probe = math.ceil(probe_steps / plan.round_length) * plan.round_length
-        first = plan.max_iter if few or n_kinds == 1 else probe
-        n_steps = plan.max_iter + (n_kinds - 1) * first
+        first = plan.max_iter if few else probe
+        n_steps = plan.max_iter + (len(self._kinds()) - 1) * first
         trainings: list[Training] = []
         bar = tqdm(total=len(splits) * n_steps, disable=not self.verbose)
         with bar, _callbacks(self) as on_round:
@@ -171,13 +168,13 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
         }
         handicaps = {} if settings.few else {"gaussianize": self._early_lead}
         kind, *rest = race(trainers, settings.first, handicaps)
-        history = trainers[kind].finish()
+        trainers[kind].finish()
         others = [other for other in rest if settings.few and trainers[other].finish().scores]
         for name in (kind, *others):
             take_parameters(candidates[name].model, there[name].model)
         densities = [candidates[name].to(split.kept.device) for name in (kind, *others)]
-        histories = [trainer.history for trainer in trainers.values()]
-        return Training(split, kind, densities, history, histories)
+        histories = {name: trainer.history for name, trainer in trainers.items()}
+        return Training(split, kind, densities, histories)
 
     def _plan(self, n_rows: int = FEW_ROWS) -> Plan:
         """Settings of the training.
@@ -207,14 +204,16 @@ class TrainedDensity(CallbackSupportMixin, HeldOutDensity):
     def _candidates(self, x: Tensor, generator: torch.Generator) -> dict[str, Preconditioned]:
         """Untrained models behind their fitted preconditioners, or the fitted one to continue."""
         if self._continues:
-            kinds = sorted(PRECONDITIONERS, key=lambda kind: kind != self.preconditioning_)
-            fitted = [self._density, *self._others]
-            return {k: copy.deepcopy(d).to(x.device) for k, d in zip(kinds, fitted, strict=False)}
+            fitted = zip(self._kinds(), [self._density, *self._others], strict=False)
+            return {kind: copy.deepcopy(density).to(x.device) for kind, density in fitted}
         seed = generator.initial_seed()
         return {kind: self._candidate(kind, x, seed) for kind in self._kinds()}
 
     def _kinds(self) -> list[str]:
-        """Preconditionings to try."""
+        """Preconditionings to try, or those to continue with."""
+        if self._continues:
+            kinds = sorted(PRECONDITIONERS, key=lambda kind: kind != self.preconditioning_)
+            return kinds[: 1 + len(self._others)]
         if self.preconditioning != "auto":
             return [self.preconditioning]
         # Without held-out rows there is nothing to choose by.

@@ -52,6 +52,11 @@ def test_training_learns_the_images():
     assert diffusion.loss_curve_[-1] < 0.8 * diffusion.loss_curve_[0]
 
 
+def test_a_continued_fit_keeps_the_scale():
+    continued = small(warm_start=True).fit(IMAGES).fit(IMAGES)
+    assert continued.preconditioning_ == "scale" and len(continued.mixture_weights_) == 1
+
+
 def test_fits_are_reproducible_and_pickled(fitted):
     again = clone(fitted).fit(IMAGES)
     assert np.array_equal(again.sample(5), fitted.sample(5))
